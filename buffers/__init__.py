@@ -1,0 +1,1 @@
+"""Replay: transitions in equal shares per task, and the states of whole episodes."""
