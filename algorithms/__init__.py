@@ -1,0 +1,1 @@
+"""Learners: SAC for many tasks and MUST. Each is an `Algorithm`."""

@@ -1,0 +1,62 @@
+"""What every learner offers a loop: `Algorithm`, and what it asks of a suite: `Sizes`."""
+
+from abc import ABC, abstractmethod
+from typing import Any, Protocol
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+Metrics = dict[str, Tensor]
+"""Detached tensors, 0-d or `[tasks]`, still on the learner's device."""
+
+
+class Sizes(Protocol):
+    """The part of a suite's specification a learner needs."""
+
+    @property
+    def observation_dim(self) -> int:
+        """Numbers in an observation, the task's identity not counted."""
+
+    @property
+    def action_dim(self) -> int:
+        """Numbers in an action."""
+
+    @property
+    def num_tasks(self) -> int:
+        """Tasks learnt together."""
+
+
+class Algorithm(nn.Module, ABC):
+    """A learner: it owns networks and optimizers, and sees no environment, file or step count.
+
+    A loop collects with `act` and `observe`, then calls `update` a number of times between one
+    `begin_phase` and one `end_phase`. `state_dict()` is complete: optimizers and counters travel
+    in `get_extra_state`, as nested dicts of tensors and plain values.
+    """
+
+    @abstractmethod
+    def act(self, td: TensorDict, explore: bool) -> TensorDict:
+        """Add `"action"` `[n, action_dim]`; `explore=False` is deterministic and draws nothing."""
+
+    @abstractmethod
+    def update(self, batch: TensorDict) -> Metrics:
+        """Take one gradient step on a batch whose entries are `[tasks, rows, ...]`."""
+
+    def observe(self, td: TensorDict) -> None:
+        """See one collected vector step, `"next"` included."""
+
+    def begin_phase(self, context: TensorDict | None) -> Metrics:
+        """Prepare for the gradient steps of one iteration; `context` holds recent trajectories."""
+        return {}
+
+    def end_phase(self, context: TensorDict | None) -> Metrics:
+        """Close the gradient steps of one iteration."""
+        return {}
+
+    def evaluated(self, success: Tensor) -> None:
+        """Hear the success rate of each task, `[tasks]`, after an evaluation."""
+
+    def policy_state(self) -> dict[str, Any]:
+        """State that is enough to act: what an exported policy holds."""
+        return {k: v for k, v in self.state_dict().items() if isinstance(v, torch.Tensor)}

@@ -1,0 +1,282 @@
+"""MUST: multi-task SAC in which every task trains and acts through its own sub-network.
+
+There is no paper; the method is known from its code. What that code does and what is done here
+differ in the points numbered in `MaskedSAC`.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import gin
+import torch
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+from algorithms.base import Metrics, Sizes
+from algorithms.sac import SAC
+
+Masks = list[Tensor]
+"""One tensor `[tasks, *shape]` per masked layer; with a leading critic dimension for critics."""
+
+
+class Maskable(Protocol):
+    """What MUST asks of the policy and of the stacked critics."""
+
+    mask_shapes: tuple[tuple[int, ...], ...]
+
+    def committed(self) -> Masks:
+        """The boolean masks in use."""
+
+    def commit(self, masks: Masks) -> None:
+        """Use these boolean masks from now on."""
+
+
+@gin.configurable
+class MaskedSAC(SAC):
+    """SAC through binary masks that a generator gives each task (MUST).
+
+    A generator per network turns the task's one-hot, and optionally an encoding of a recent
+    trajectory, into a score for every weight; the highest-scored share is kept. Masks change only
+    at a *commit*, and learner, targets, actors and evaluation all use the committed ones.
+    Iterations divisible by `update_interval` are generator phases: (1) supervised steps make the
+    overlap of two tasks' masks follow the similarity of their trajectories; (2) the losses of SAC
+    reach the generators through straight-through masks; (3) new masks are committed.
+
+    Deviations from the reference code: 1. masks are deterministic and one set serves everybody,
+    where the reference draws new noise at each forward pass and acts with other masks than it
+    trains; 2. each group of parameters keeps one optimizer for the whole run (the reference
+    trains its second critic with the first one's on most iterations); 3. the policy's loss moves
+    neither critics nor their generators; 4. RL and supervised learning of the generator have a
+    rate each; 5. a commit exchanges a bounded share of a mask, since large exchanges cost success.
+
+    Args:
+        sizes: Sizes of observation and action, and the number of tasks.
+        generator: Factory of a mask generator, called with the network's mask shapes, the number
+            of tasks and the observation's size.
+        update_interval: Iterations from one generator phase to the next; the first is phase 0.
+        freeze_after: Iteration from which masks and generators stand still; None: never. With 0
+            the masks keep their first values.
+        rl_generator_lr: Learning rate of the generators under the losses of SAC.
+        sl_generator_lr: Learning rate of the generators under the supervised loss.
+        sl_steps: Supervised steps at the start of a generator phase.
+        use_supervised_loss: Take those steps.
+        initial_masks: `"generator"`, `"random"` (independent of tasks and layers) or `"dense"`.
+        commit: `"top_k"` commits what scores highest and trains with it; `"resample"` is the
+            reference: noisy masks, drawn again for the learner alone in every iteration.
+        update_gate: Replace a task's masks only once it has succeeded in an evaluation and while
+            the mean success of its last three evaluations is below 0.66.
+        **sac: Arguments of `SAC`.
+    """
+
+    def __init__(
+        self,
+        sizes: Sizes,
+        *,
+        generator: Callable[..., nn.Module] = gin.REQUIRED,
+        update_interval: int = 50,
+        freeze_after: int | None = None,
+        rl_generator_lr: float = 3e-5,
+        sl_generator_lr: float = 1e-4,
+        sl_steps: int = 5,
+        use_supervised_loss: bool = True,
+        initial_masks: str = "generator",
+        commit: str = "top_k",
+        update_gate: bool = False,
+        **sac: Any,
+    ) -> None:
+        super().__init__(sizes, **sac)
+        if update_interval < 1:
+            raise ValueError(f"MaskedSAC.update_interval must be at least 1, got {update_interval}")
+        if initial_masks not in ("generator", "random", "dense"):
+            raise ValueError(
+                "MaskedSAC.initial_masks must be 'generator', 'random' or 'dense', "
+                f"got {initial_masks!r}"
+            )
+        if commit not in ("top_k", "resample"):
+            raise ValueError(f"MaskedSAC.commit must be 'top_k' or 'resample', got {commit!r}")
+        for name in ("actor", "critic"):
+            if not hasattr(getattr(self, name), "commit"):
+                raise ValueError(f"MaskedSAC.{name} must be able to take masks (trunk MaskedMLP)")
+        self.update_interval, self.freeze_after = update_interval, freeze_after
+        self.sl_steps, self.use_supervised_loss = sl_steps, use_supervised_loss
+        self.resample, self.update_gate = commit == "resample", update_gate
+        num_critics = int(self.critic.num_critics)
+        self.names = ("actor", *(f"critic_{k}" for k in range(num_critics)))
+        networks = [self.actor, *[self.critic] * num_critics]
+        self.generators = nn.ModuleList(
+            generator(network.mask_shapes, sizes.num_tasks, sizes.observation_dim)
+            for network in networks
+        )
+        for name, module in zip(self.names, self.generators, strict=True):
+            self._add_group(f"generator/{name}", module.parameters(), rl_generator_lr)
+            self._add_group(f"supervised/{name}", module.parameters(), sl_generator_lr)
+        self.iteration = 0
+        self.generating = False
+        self._drawn: list[Masks] | None = None  # the learner's own masks under "resample"
+        self.register_buffer("_success", torch.full((3, sizes.num_tasks), float("nan")))
+        self.register_buffer("_ever", torch.zeros(sizes.num_tasks, dtype=torch.bool))
+        if initial_masks == "generator":
+            self._write([g.hard(s) for g, s in zip(self.generators, self._scores(None))])
+        elif initial_masks == "random":
+            noise = [[torch.rand_like(s) for s in scores] for scores in self._scores(None)]
+            self._write([g.hard(s) for g, s in zip(self.generators, noise)])
+
+    def begin_phase(self, context: TensorDict | None) -> Metrics:
+        """Take the supervised steps if they are due; `context` is the recent trajectories.
+
+        Raises:
+            ValueError: If trajectories are asked for and the loop keeps none.
+        """
+        wanted = self.use_supervised_loss or any(g.use_trajectory_info for g in self.generators)
+        if context is None and wanted and self.freeze_after != 0:
+            raise ValueError(
+                "MaskedSAC needs trajectories: bind OffPolicyLoop.trajectories = @TrajectoryStore, "
+                "or turn off MaskedSAC.use_supervised_loss and MaskGenerator.use_trajectory_info"
+            )
+        is_open = self.freeze_after is None or self.iteration < self.freeze_after
+        self.generating = is_open and self.iteration % self.update_interval == 0
+        if self.resample and is_open and not self.generating:
+            with torch.no_grad():
+                self._drawn = self._noisy(self._draw(context))
+        supervised = self.generating and self.use_supervised_loss and self.iteration > 0
+        if not supervised or context is None or self.num_tasks == 1:
+            return {}
+        if not context["mask"].flatten(1).any(1).all():
+            return {}  # a task without a trajectory has no similarity to the others
+        return self._supervise(context)
+
+    def update(self, batch: TensorDict) -> Metrics:
+        """A step of SAC; in a generator phase it moves the generators as well."""
+        if not self.generating:
+            return self._step(batch, *(_extra(self._drawn) if self._drawn else ()))
+        scores = self._scores(self._draw(batch.get("context", None)))
+        masks = [g.masks(s, noise=True) for g, s in zip(self.generators, scores, strict=True)]
+        generators = [f"generator/{name}" for name in self.names]
+        metrics = self._step(
+            batch, *_extra(masks), ("actor", generators[0]), ("critic", *generators[1:])
+        )
+        self._follow_encoders()
+        return metrics
+
+    def end_phase(self, context: TensorDict | None) -> Metrics:
+        """Commit new masks after a generator phase."""
+        metrics = self._commit(context) if self.generating else {}
+        self.iteration += 1
+        self.generating, self._drawn = False, None
+        return metrics
+
+    def evaluated(self, success: Tensor) -> None:
+        """Remember the last three evaluations of each task, `[tasks]` in [0, 1]."""
+        success = success.to(self._success)
+        self._success.copy_(torch.cat((self._success[1:], success[None])))
+        self._ever |= success > 0.0
+
+    def _supervise(self, context: TensorDict) -> Metrics:
+        """Move each generator so that masks overlap as trajectories resemble each other."""
+        groups = [self.groups[f"supervised/{name}"] for name in self.names]
+        for g in self.generators:
+            g.pretrain(context)
+        for _ in range(self.sl_steps):
+            drawn = self._draw(context)
+            loss = torch.stack([g.similarity_loss(drawn) for g in self.generators]).sum()
+            loss.backward(inputs=[p for group in groups for p in group.parameters])
+            for group in groups:
+                group.step()
+            self._follow_encoders()
+        return {"loss/similarity": loss.detach() / len(groups)}
+
+    @torch.no_grad()
+    def _commit(self, context: TensorDict | None) -> Metrics:
+        """Replace the committed masks; report how much of them stayed and what it changed."""
+        drawn, old = self._draw(context), self._committed()
+        before = self._mean_action(context)
+        if self.resample:
+            new = [[m.bool() for m in masks] for masks in self._noisy(drawn)]
+        else:
+            scores = self._scores(drawn)
+            new = [g.commit(m, s) for g, m, s in zip(self.generators, old, scores, strict=True)]
+        if self.update_gate:
+            replace = self._ever & ~(self._success.nanmean(0) >= 0.66)
+            new = [
+                [torch.where(replace.view(-1, *[1] * (b.ndim - 1)), b, a) for a, b in zip(*pair)]
+                for pair in zip(old, new, strict=True)
+            ]
+        self._write(new)
+        metrics = {"mask/action_change": (self._mean_action(context) - before).abs().mean()}
+        for name, a, b in zip(self.names, old, new, strict=True):
+            flat_a, flat_b = _flat(a), _flat(b)
+            kept = flat_b.sum(1)
+            overlap = flat_b @ flat_b.T / kept[:, None]
+            others = overlap.sum(1) - overlap.diagonal()
+            metrics[f"mask/kept_fraction/{name}"] = flat_b.mean()
+            metrics[f"mask/turnover/{name}"] = 1.0 - ((flat_a * flat_b).sum(1) / kept).mean()
+            metrics[f"mask/overlap/{name}"] = (others / max(1, self.num_tasks - 1)).mean()
+        return metrics
+
+    def _mean_action(self, context: TensorDict | None) -> Tensor:
+        """`tanh(mu)` on the recent trajectories' states `[tasks, rows, action_dim]`."""
+        if context is None:
+            return torch.zeros(1, device=self.log_alpha.device)
+        observation = context["observation"].flatten(1, 2)
+        task = torch.arange(self.num_tasks, device=observation.device)
+        view = self._view(observation, task[:, None].expand(observation.shape[:2]))
+        action: Tensor = self.actor(view, explore=False)["action"]
+        return action * context["mask"].flatten(1, 2)[..., None]
+
+    def _draw(self, context: TensorDict | None) -> TensorDict | None:
+        """One trajectory of each task `[tasks, length]`, by the store's probabilities."""
+        if context is None:
+            return None
+        probability = context["probability"]
+        probability = probability + (probability.sum(1, keepdim=True) == 0.0)  # nothing stored
+        index = torch.multinomial(probability, 1).squeeze(1)
+        rows = torch.arange(self.num_tasks, device=index.device)
+        observation, mask = context["observation"][rows, index], context["mask"][rows, index]
+        if self.normalizer is not None:
+            observation = self.normalizer(observation)
+        return TensorDict({"observation": observation, "mask": mask}, mask.shape)
+
+    def _scores(self, drawn: TensorDict | None) -> list[Masks]:
+        return [g.scores(drawn) for g in self.generators]
+
+    def _noisy(self, drawn: TensorDict | None) -> list[Masks]:
+        pairs = zip(self.generators, self._scores(drawn), strict=True)
+        return [[m.detach() for m in g.masks(s, noise=True)] for g, s in pairs]
+
+    def _committed(self) -> list[Masks]:
+        """Masks of the policy and of each critic."""
+        stacked = self.critic.committed()
+        critics = [[layer[k] for layer in stacked] for k in range(len(self.generators) - 1)]
+        return [[layer.clone() for layer in m] for m in (self.actor.committed(), *critics)]
+
+    def _write(self, masks: list[Masks]) -> None:
+        """Give new masks to policy, critics and targets alike."""
+        self.actor.commit(masks[0])
+        for critic in (self.critic, self.target):
+            critic.commit([torch.stack(layer) for layer in zip(*masks[1:], strict=True)])
+
+    def _follow_encoders(self) -> None:
+        for g in self.generators:
+            g.follow()
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Optimizers, and where in the interval between two commits the learner stands."""
+        place = {"iteration": self.iteration, "generating": self.generating}
+        return {**super().get_extra_state(), **place, "drawn": self._drawn}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take back what `get_extra_state` gave."""
+        super().set_extra_state(state)
+        self.iteration, self.generating = state["iteration"], state["generating"]
+        self._drawn = state["drawn"]
+
+
+def _extra(masks: list[Masks]) -> tuple[dict[str, Masks], dict[str, Masks]]:
+    """Masks as the policy and the stacked critics take them."""
+    stacked = [torch.stack(layer) for layer in zip(*masks[1:], strict=True)]
+    return {"masks": masks[0]}, {"masks": stacked}
+
+
+def _flat(masks: Masks) -> Tensor:
+    """All layers of each task's mask in one row `[tasks, weights]`, as float."""
+    return torch.cat([m.flatten(1) for m in masks], 1).float()

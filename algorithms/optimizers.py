@@ -1,0 +1,70 @@
+"""Optimizers known to gin, and `ClippedOptimizer`: one step of one group of parameters."""
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import gin
+import torch
+from torch import Tensor, nn
+
+for _optimizer in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD):
+    gin.external_configurable(_optimizer, module="torch.optim")
+
+
+class ClippedOptimizer:
+    """An optimizer, the clip of its gradient's norm, and the refusal of non-finite gradients.
+
+    The fused implementations take a `found_inf` flag that turns a step into nothing, moments and
+    step count included, without the host having to look at the gradient.
+
+    Fused CPU kernels walk a gradient as if it had its parameter's memory layout. `backward` gives
+    it that layout; a gradient written by hand into `.grad` must be made contiguous first.
+
+    Args:
+        parameters: The group. With `members > 1` each has a leading dimension of that size.
+        optimizer: A `torch.optim` class that knows `fused`.
+        lr: Learning rate.
+        max_norm: Bound of the Euclidean norm of the gradient, of each member by itself.
+        members: Networks stacked in the group, as twin critics are.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
+        lr: float = 3e-4,
+        *,
+        max_norm: float = 1.0,
+        members: int = 1,
+    ) -> None:
+        self.parameters = list(parameters)
+        self.optimizer = optimizer(self.parameters, lr=lr, fused=True)
+        self.max_norm = max_norm
+        self.members = members
+
+    def step(self) -> tuple[Tensor, Tensor]:
+        """Clip, step and clear the gradients.
+
+        Returns:
+            The norm before clipping, largest over members, and 1.0 if the step was refused.
+        """
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        squares = [g.reshape(self.members, -1).square().sum(1) for g in gradients]
+        norm = torch.stack(squares).sum(0).sqrt()
+        scale = (self.max_norm / (norm + 1e-6)).clamp(max=1.0)
+        for gradient in gradients:
+            gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)) if self.members > 1 else scale)
+        refused = (~torch.isfinite(norm).all()).float()
+        self.optimizer.found_inf = refused  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return norm.amax(), refused
+
+    def state_dict(self) -> dict[str, Any]:
+        """Moments, step counts and settings, as `torch.optim` gives them."""
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave; the state's tensors are copied, not shared."""
+        self.optimizer.load_state_dict(copy.deepcopy(state))
