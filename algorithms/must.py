@@ -68,6 +68,11 @@ class MaskedSAC(SAC):
         **sac: Arguments of `SAC`.
     """
 
+    actor: Any  # a `Maskable`; so are critics, their masks with a leading critic dimension
+    generators: Any
+    _success: Tensor
+    _ever: Tensor
+
     def __init__(
         self,
         sizes: Sizes,
@@ -94,9 +99,6 @@ class MaskedSAC(SAC):
             )
         if commit not in ("top_k", "resample"):
             raise ValueError(f"MaskedSAC.commit must be 'top_k' or 'resample', got {commit!r}")
-        for name in ("actor", "critic"):
-            if not hasattr(getattr(self, name), "commit"):
-                raise ValueError(f"MaskedSAC.{name} must be able to take masks (trunk MaskedMLP)")
         self.update_interval, self.freeze_after = update_interval, freeze_after
         self.sl_steps, self.use_supervised_loss = sl_steps, use_supervised_loss
         self.resample, self.update_gate = commit == "resample", update_gate
@@ -116,10 +118,12 @@ class MaskedSAC(SAC):
         self.register_buffer("_success", torch.full((3, sizes.num_tasks), float("nan")))
         self.register_buffer("_ever", torch.zeros(sizes.num_tasks, dtype=torch.bool))
         if initial_masks == "generator":
-            self._write([g.hard(s) for g, s in zip(self.generators, self._scores(None))])
+            self._write(
+                [g.hard(s) for g, s in zip(self.generators, self._scores(None), strict=True)]
+            )
         elif initial_masks == "random":
             noise = [[torch.rand_like(s) for s in scores] for scores in self._scores(None)]
-            self._write([g.hard(s) for g, s in zip(self.generators, noise)])
+            self._write([g.hard(s) for g, s in zip(self.generators, noise, strict=True)])
 
     def begin_phase(self, context: TensorDict | None) -> Metrics:
         """Take the supervised steps if they are due; `context` is the recent trajectories.
@@ -179,7 +183,7 @@ class MaskedSAC(SAC):
         for _ in range(self.sl_steps):
             drawn = self._draw(context)
             loss = torch.stack([g.similarity_loss(drawn) for g in self.generators]).sum()
-            loss.backward(inputs=[p for group in groups for p in group.parameters])
+            torch.autograd.backward(loss, inputs=[p for group in groups for p in group.parameters])
             for group in groups:
                 group.step()
             self._follow_encoders()
@@ -197,10 +201,7 @@ class MaskedSAC(SAC):
             new = [g.commit(m, s) for g, m, s in zip(self.generators, old, scores, strict=True)]
         if self.update_gate:
             replace = self._ever & ~(self._success.nanmean(0) >= 0.66)
-            new = [
-                [torch.where(replace.view(-1, *[1] * (b.ndim - 1)), b, a) for a, b in zip(*pair)]
-                for pair in zip(old, new, strict=True)
-            ]
+            new = [_replaced(a, b, replace) for a, b in zip(old, new, strict=True)]
         self._write(new)
         metrics = {"mask/action_change": (self._mean_action(context) - before).abs().mean()}
         for name, a, b in zip(self.names, old, new, strict=True):
@@ -221,7 +222,8 @@ class MaskedSAC(SAC):
         task = torch.arange(self.num_tasks, device=observation.device)
         view = self._view(observation, task[:, None].expand(observation.shape[:2]))
         action: Tensor = self.actor(view, explore=False)["action"]
-        return action * context["mask"].flatten(1, 2)[..., None]
+        seen: Tensor = context["mask"].flatten(1, 2)[..., None]
+        return action * seen
 
     def _draw(self, context: TensorDict | None) -> TensorDict | None:
         """One trajectory of each task `[tasks, length]`, by the store's probabilities."""
@@ -275,6 +277,12 @@ def _extra(masks: list[Masks]) -> tuple[dict[str, Masks], dict[str, Masks]]:
     """Masks as the policy and the stacked critics take them."""
     stacked = [torch.stack(layer) for layer in zip(*masks[1:], strict=True)]
     return {"masks": masks[0]}, {"masks": stacked}
+
+
+def _replaced(old: Masks, new: Masks, replace: Tensor) -> Masks:
+    """`new` for the tasks where `replace` `[tasks]` is True, `old` for the others."""
+    layers = zip(old, new, strict=True)
+    return [torch.where(replace.view(-1, *[1] * (b.ndim - 1)), b, a) for a, b in layers]
 
 
 def _flat(masks: Masks) -> Tensor:

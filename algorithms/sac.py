@@ -54,6 +54,10 @@ class SAC(Algorithm):
             `num_tasks`; None leaves observations as they are.
     """
 
+    actor: Any
+    critic: Any
+    target: Any
+
     def __init__(
         self,
         sizes: Sizes,
@@ -96,9 +100,8 @@ class SAC(Algorithm):
         self.groups: dict[str, ClippedOptimizer] = {}
         self._add_group("alpha", [self.log_alpha], alpha_lr, max_norm=float("inf"))
         self._add_group("actor", self.actor.parameters(), actor_lr)
-        self._add_group(
-            "critic", self.critic.parameters(), critic_lr, members=_members(self.critic)
-        )
+        members = int(self.critic.num_critics)
+        self._add_group("critic", self.critic.parameters(), critic_lr, members=members)
 
     def act(self, td: TensorDict, explore: bool) -> TensorDict:
         """Add `"action"` `[n, action_dim]`: a sample, or `tanh(mu)`."""
@@ -133,7 +136,7 @@ class SAC(Algorithm):
         log_prob = policy["action_log_prob"]
 
         alpha_loss = self._alpha_loss(log_prob, task)
-        alpha_loss.backward(inputs=[self.log_alpha])
+        torch.autograd.backward(alpha_loss, inputs=[self.log_alpha])
         norms, refused = {}, []
         _, flag = self.groups["alpha"].step()
         refused.append(flag)
@@ -157,7 +160,8 @@ class SAC(Algorithm):
             actor_loss = actor_loss + self.loc_penalty * policy["loc"].square().mean()
 
         for loss, names in ((actor_loss, actor_groups), (critic_loss, critic_groups)):
-            loss.backward(inputs=[p for name in names for p in self.groups[name].parameters])
+            moved = [p for name in names for p in self.groups[name].parameters]
+            torch.autograd.backward(loss, inputs=moved)
         for name in (*actor_groups, *critic_groups):
             norms[f"grad_norm/{name}"], flag = self.groups[name].step()
             refused.append(flag)
@@ -185,7 +189,8 @@ class SAC(Algorithm):
     @torch.no_grad()
     def _follow(self) -> None:
         """Move the target critics towards the online ones."""
-        online, target = list(self.critic.parameters()), list(self.target.parameters())
+        online: list[Tensor] = list(self.critic.parameters())
+        target: list[Tensor] = list(self.target.parameters())
         torch._foreach_lerp_(target, online, self.smoothing)
 
     def _view(self, observation: Tensor, task: Tensor) -> TensorDict:
@@ -197,7 +202,8 @@ class SAC(Algorithm):
     @staticmethod
     def _q(critic: nn.Module, view: TensorDict, action: Tensor, extra: Extra) -> Tensor:
         """State-action values `[*, critics]`."""
-        return critic(view.copy().set("action", action), **extra)["state_action_value"]
+        value: Tensor = critic(view.copy().set("action", action), **extra)["state_action_value"]
+        return value
 
     def _add_group(
         self,
@@ -226,10 +232,6 @@ class SAC(Algorithm):
         """Take back the optimizers."""
         for name, group in self.groups.items():
             group.load_state_dict(state["groups"][name])
-
-
-def _members(critic: nn.Module) -> int:
-    return int(critic.num_critics)  # type: ignore[arg-type]
 
 
 def _detached(extra: Extra) -> Extra:
