@@ -1,0 +1,88 @@
+"""The policy door: reads keys, calls the trunk, writes a squashed Gaussian and its action."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gin
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+
+from networks.distributions import SquashedGaussian
+from networks.masked import maskable, write_masks_
+
+
+@gin.configurable
+class Actor(nn.Module):
+    """The tanh-Gaussian policy of SAC over any trunk.
+
+    The trunk returns 2 * action_dim numbers: first the mean, then log sigma, which is clamped hard.
+    """
+
+    def __init__(
+        self,
+        observation_dim: int,
+        action_dim: int,
+        num_tasks: int,
+        *,
+        trunk: Callable[[int, int, int], nn.Module] = gin.REQUIRED,
+        log_std_min: float = -20.0,
+        log_std_max: float = 2.0,
+    ) -> None:
+        """Build the trunk as trunk(observation_dim, 2 * action_dim, num_tasks).
+
+        Args:
+            observation_dim: width of "observation", without the task one-hot.
+            action_dim: width of "action".
+            num_tasks: number of tasks.
+            trunk: factory of the network.
+            log_std_min: lower clamp of log sigma.
+            log_std_max: upper clamp of log sigma.
+
+        Raises:
+            ValueError: if a size is below 1 or the clamp is empty.
+        """
+        super().__init__()
+        sizes = {"observation_dim": observation_dim, "action_dim": action_dim}
+        for name, value in {**sizes, "num_tasks": num_tasks}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if not log_std_min < log_std_max:
+            raise ValueError(
+                f"log_std_min must be below log_std_max, got {log_std_min} and {log_std_max}"
+            )
+        self.log_std_min = log_std_min
+        self.log_std_max = log_std_max
+        self.trunk = trunk(observation_dim, 2 * action_dim, num_tasks)
+
+    def distribution(self, observation: Tensor, task: Tensor, **extra: Any) -> SquashedGaussian:
+        """Return the policy at observation [*, observation_dim] and task [*]."""
+        loc, log_std = self.trunk(observation, task, **extra).chunk(2, -1)
+        return SquashedGaussian(loc, log_std.clamp(self.log_std_min, self.log_std_max).exp())
+
+    def forward(self, td: TensorDictBase, explore: bool = True, **extra: Any) -> TensorDictBase:
+        """Write "loc", "scale" [*, action_dim] and "action" into td, and return it.
+
+        With `explore` the action is drawn with the global torch generator and "action_log_prob"
+        [*] is written; otherwise the action is tanh(loc) and nothing is drawn. `extra` goes to the
+        trunk. Reads "observation" [*, observation_dim] and "task_id" [*].
+        """
+        policy = self.distribution(td["observation"], td["task_id"], **extra)
+        td["loc"], td["scale"] = policy.loc, policy.scale
+        if explore:
+            td["action"], td["action_log_prob"] = policy.rsample()
+        else:
+            td["action"] = policy.mode
+        return td
+
+    @property
+    def mask_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shape of one task's mask in each masked layer; TypeError without masks."""
+        return maskable(self.trunk).mask_shapes
+
+    def committed(self) -> list[Tensor]:
+        """Return copies of the masks in use, bool [num_tasks, *shape]; TypeError without masks."""
+        return [buffer.clone() for buffer in maskable(self.trunk).mask_buffers()]
+
+    def commit(self, masks: Sequence[Tensor]) -> None:
+        """Put new masks into use; TypeError without masks, ValueError if a shape differs."""
+        write_masks_(maskable(self.trunk).mask_buffers(), masks)

@@ -1,0 +1,114 @@
+"""The critic door: several value networks as one stacked call."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gin
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from networks.masked import Maskable, maskable, write_masks_
+from networks.version_cache import VersionCache
+
+
+@gin.configurable
+class Critic(nn.Module):
+    """num_critics state-action values Q_k(observation, action), evaluated together.
+
+    `trunk` is one trunk whose parameters and buffers carry a leading critic dimension; it is only
+    called through `torch.func.vmap`. Masks have that leading dimension too.
+    """
+
+    def __init__(
+        self,
+        observation_dim: int,
+        action_dim: int,
+        num_tasks: int,
+        *,
+        trunk: Callable[[int, int, int], nn.Module] = gin.REQUIRED,
+        num_critics: int = 2,
+    ) -> None:
+        """Build num_critics trunks as trunk(observation_dim + action_dim, 1, num_tasks).
+
+        Args:
+            observation_dim: width of "observation", without the task one-hot.
+            action_dim: width of "action".
+            num_tasks: number of tasks.
+            trunk: factory of one network.
+            num_critics: number of independent critics, drawn one after the other.
+
+        Raises:
+            ValueError: if a size is below 1.
+        """
+        super().__init__()
+        sizes = {"observation_dim": observation_dim, "action_dim": action_dim}
+        for name, value in {**sizes, "num_tasks": num_tasks, "num_critics": num_critics}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.num_critics = num_critics
+        trunks = [trunk(observation_dim + action_dim, 1, num_tasks) for _ in range(num_critics)]
+        parameters, buffers = stack_module_state(trunks)
+        self.trunk = trunks[0]
+        for name, stacked in parameters.items():
+            owner, _, leaf = name.rpartition(".")
+            setattr(self.trunk.get_submodule(owner), leaf, nn.Parameter(stacked.detach()))
+        for name, stacked in buffers.items():
+            owner, _, leaf = name.rpartition(".")
+            setattr(self.trunk.get_submodule(owner), leaf, stacked.detach())
+        self._float_masks: VersionCache[list[Tensor]] = VersionCache()
+
+    def forward(self, td: TensorDictBase, **extra: Any) -> TensorDictBase:
+        """Write "state_action_value" [*, num_critics] into td, and return it.
+
+        Args:
+            td: holds "observation" [*, observation_dim], "action" [*, action_dim], "task_id" [*].
+            extra: goes to the trunk; tensors (also in lists) with a leading critic dimension.
+        """
+        td["state_action_value"] = self.values(
+            torch.cat((td["observation"], td["action"]), -1), td["task_id"], extra
+        )
+        return td
+
+    def values(self, x: Tensor, task: Tensor, extra: dict[str, Any]) -> Tensor:
+        """Map x [*, observation_dim + action_dim] and task [*] to [*, num_critics]."""
+        parameters: dict[str, Tensor] = dict(self.trunk.named_parameters())
+        buffers = dict(self.trunk.named_buffers())
+        if extra.get("masks") is None and isinstance(self.trunk, Maskable):
+            extra = {**extra, "masks": self._default_masks(x.dtype)}
+
+        def one(
+            weights: dict[str, Tensor], others: dict[str, Tensor], more: dict[str, Any]
+        ) -> Tensor:
+            value: Tensor = functional_call(self.trunk, (weights, others), (x, task), more)
+            return value.squeeze(-1)
+
+        values: Tensor = vmap(one, out_dims=-1)(parameters, buffers, extra)
+        return values
+
+    def _default_masks(self, dtype: torch.dtype) -> list[Tensor]:
+        buffers = maskable(self.trunk).mask_buffers()
+        return self._float_masks.get(buffers, lambda: [mask.to(dtype) for mask in buffers])
+
+    @property
+    def mask_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shape of one critic's and task's mask per masked layer; TypeError without masks."""
+        return maskable(self.trunk).mask_shapes
+
+    def committed(self) -> list[Tensor]:
+        """Return copies of the masks in use, bool [num_critics, num_tasks, *shape].
+
+        Raises:
+            TypeError: if the trunk keeps no masks.
+        """
+        return [buffer.clone() for buffer in maskable(self.trunk).mask_buffers()]
+
+    def commit(self, masks: Sequence[Tensor]) -> None:
+        """Put new masks [num_critics, num_tasks, *shape] into use.
+
+        Raises:
+            TypeError: if the trunk keeps no masks.
+            ValueError: if a shape differs.
+        """
+        write_masks_(maskable(self.trunk).mask_buffers(), masks)

@@ -1,0 +1,110 @@
+"""The shared multilayer perceptron of MT-SAC, and its weight initialisers.
+
+MT-SAC: Yu et al., "Meta-World: A Benchmark and Evaluation for Multi-Task and Meta Reinforcement
+Learning", 2020. Initialisers: Yang et al., "Multi-Task Reinforcement Learning with Soft
+Modularization", 2020.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import gin
+import torch
+from torch import Tensor, nn
+
+INITS = ("soft_module", "fan_in")
+
+
+def init_hidden_(layer: nn.Linear, init: str = "soft_module") -> None:
+    """Draw a hidden layer's weight from U(-b, b) and set its bias to 0.1.
+
+    Args:
+        layer: the layer to fill.
+        init: `soft_module` takes b = 1 / sqrt(out_features), as the published Soft Modularization
+            code does; `fan_in` takes b = 1 / sqrt(in_features).
+    """
+    fan = layer.out_features if init == "soft_module" else layer.in_features
+    bound = 1.0 / math.sqrt(fan)
+    nn.init.uniform_(layer.weight, -bound, bound)
+    nn.init.constant_(layer.bias, 0.1)
+
+
+def init_last_(layer: nn.Linear) -> None:
+    """Draw an output layer's weight and bias from U(-0.003, 0.003)."""
+    nn.init.uniform_(layer.weight, -0.003, 0.003)
+    nn.init.uniform_(layer.bias, -0.003, 0.003)
+
+
+@gin.configurable
+class MLP(nn.Module):
+    """A multilayer perceptron that all tasks share, with the task one-hot as its last inputs.
+
+    y = W_L relu(... relu(W_0 [x, onehot(task)] + c_0) ...) + c_L
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        num_tasks: int,
+        *,
+        hidden: Sequence[int] = (400, 400, 400),
+        init: str = "soft_module",
+    ) -> None:
+        """Build and initialise the layers.
+
+        Args:
+            in_features: width of the input without the task one-hot.
+            out_features: width of the output.
+            num_tasks: number of tasks, the width of the one-hot.
+            hidden: widths of the hidden layers, each followed by a ReLU.
+            init: `soft_module` or `fan_in`, see `init_hidden_`.
+
+        Raises:
+            ValueError: if a width is below 1, `hidden` is empty or `init` is unknown.
+        """
+        super().__init__()
+        hidden = tuple(hidden)
+        for name, value in (
+            ("in_features", in_features),
+            ("out_features", out_features),
+            ("num_tasks", num_tasks),
+        ):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if not hidden or min(hidden) < 1:
+            raise ValueError(f"hidden must hold at least one width, each at least 1, got {hidden}")
+        if init not in INITS:
+            raise ValueError(f"init must be one of {INITS}, got {init!r}")
+        self.in_features = in_features
+        self.out_features = out_features
+        self.num_tasks = num_tasks
+        sizes = (in_features + num_tasks, *hidden, out_features)
+        layers = [nn.Linear(wide, tall) for wide, tall in zip(sizes[:-1], sizes[1:], strict=True)]
+        for layer in layers[:-1]:
+            init_hidden_(layer, init)
+        init_last_(layers[-1])
+        self.layers = nn.ModuleList(layers)
+
+    def linears(self) -> list[nn.Linear]:
+        """Return the linear layers, input side first."""
+        return [cast(nn.Linear, layer) for layer in self.layers]
+
+    def join(self, x: Tensor, task: Tensor) -> Tensor:
+        """Append the task one-hot: x [*, in_features], task [*] -> [*, in_features + num_tasks]."""
+        identities = torch.arange(self.num_tasks, device=x.device)
+        one_hot = (task.unsqueeze(-1) == identities).to(x.dtype)
+        return torch.cat((x, one_hot), -1)
+
+    def features(self, x: Tensor, task: Tensor) -> Tensor:
+        """Return the last hidden activations, [*, hidden[-1]]."""
+        x = self.join(x, task)
+        for layer in self.linears()[:-1]:
+            x = torch.relu(layer(x))
+        return x
+
+    def forward(self, x: Tensor, task: Tensor) -> Tensor:
+        """Map x [*, in_features] and task ids [*] int64 to [*, out_features]."""
+        y: Tensor = self.layers[-1](self.features(x, task))
+        return y
