@@ -115,7 +115,7 @@ class MaskedSAC(SAC):
         self.iteration = 0
         self.generating = False
         self._drawn: list[Masks] | None = None  # the learner's own masks under "resample"
-        self.register_buffer("_success", torch.full((3, sizes.num_tasks), float("nan")))
+        self.register_buffer("_success", torch.full((3, sizes.num_tasks), -1.0))
         self.register_buffer("_ever", torch.zeros(sizes.num_tasks, dtype=torch.bool))
         if initial_masks == "generator":
             self._write(
@@ -200,7 +200,9 @@ class MaskedSAC(SAC):
             scores = self._scores(drawn)
             new = [g.commit(m, s) for g, m, s in zip(self.generators, old, scores, strict=True)]
         if self.update_gate:
-            replace = self._ever & ~(self._success.nanmean(0) >= 0.66)
+            known = self._success >= 0.0  # -1 stands for an evaluation that has not been
+            mean = (self._success * known).sum(0) / known.sum(0).clamp(min=1)
+            replace = self._ever & (mean < 0.66)
             new = [_replaced(a, b, replace) for a, b in zip(old, new, strict=True)]
         self._write(new)
         metrics = {"mask/action_change": (self._mean_action(context) - before).abs().mean()}

@@ -22,7 +22,8 @@ class ClippedOptimizer:
     it that layout; a gradient written by hand into `.grad` must be made contiguous first.
 
     Args:
-        parameters: The group. With `members > 1` each has a leading dimension of that size.
+        parameters: The group; those without gradient are left out. With `members > 1` each has a
+            leading dimension of that size.
         optimizer: A `torch.optim` class that knows `fused`.
         lr: Learning rate.
         max_norm: Bound of the Euclidean norm of the gradient, of each member by itself.
@@ -38,7 +39,7 @@ class ClippedOptimizer:
         max_norm: float = 1.0,
         members: int = 1,
     ) -> None:
-        self.parameters = list(parameters)
+        self.parameters = [p for p in parameters if p.requires_grad]
         self.optimizer = optimizer(self.parameters, lr=lr, fused=True)
         self.max_norm = max_norm
         self.members = members

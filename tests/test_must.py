@@ -1,0 +1,357 @@
+"""MUST with its real parts: learner, masked networks, generators and trajectory store together."""
+
+import copy
+import functools
+import hashlib
+from dataclasses import dataclass
+
+import pytest
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from algorithms.must import MaskedSAC
+from algorithms.sac import SAC
+from networks.actor import Actor
+from networks.critic import Critic
+from networks.mask_generator import MaskGenerator
+from networks.masked import MaskedMLP
+from networks.mlp import MLP
+
+
+@dataclass(frozen=True)
+class Dims:
+    """Sizes as a suite's specification gives them."""
+
+    observation_dim: int = 6
+    action_dim: int = 2
+    num_tasks: int = 3
+
+
+HIDDEN = (16, 16)
+
+
+def _sac(dims: Dims, **options) -> SAC:
+    trunk = functools.partial(MLP, hidden=HIDDEN)
+    return SAC(
+        dims,
+        actor=functools.partial(Actor, trunk=trunk),
+        critic=functools.partial(Critic, trunk=trunk),
+        **options,
+    )
+
+
+def _must(dims: Dims, generator: dict | None = None, **options) -> MaskedSAC:
+    trunk = functools.partial(MaskedMLP, hidden=HIDDEN)
+    return MaskedSAC(
+        dims,
+        actor=functools.partial(Actor, trunk=trunk),
+        critic=functools.partial(Critic, trunk=trunk),
+        generator=functools.partial(MaskGenerator, hidden=8, **(generator or {})),
+        **options,
+    )
+
+
+def _batch(dims: Dims, seed: int, rows: int = 4) -> TensorDict:
+    g = torch.Generator().manual_seed(seed)
+    shape = (dims.num_tasks, rows)
+
+    def observation() -> Tensor:
+        return torch.randn(*shape, dims.observation_dim, generator=g)
+
+    following = {
+        "observation": observation(),
+        "reward": torch.randn(*shape, 1, generator=g),
+        "terminated": torch.zeros(*shape, 1, dtype=torch.bool),
+    }
+    batch = {
+        "observation": observation(),
+        "task_id": torch.arange(dims.num_tasks)[:, None].expand(shape),
+        "action": torch.rand(*shape, dims.action_dim, generator=g) * 2 - 1,
+        "next": TensorDict(following, [dims.num_tasks]),
+        "context": _context(dims, seed),
+    }
+    return TensorDict(batch, [dims.num_tasks])
+
+
+def _context(dims: Dims, seed: int, window: int = 2, length: int = 5) -> TensorDict:
+    g = torch.Generator().manual_seed(seed)
+    shape = (dims.num_tasks, window)
+    fields = {
+        "observation": torch.randn(*shape, length, dims.observation_dim, generator=g),
+        "mask": torch.ones(*shape, length, dtype=torch.bool),
+        "probability": torch.full(shape, 1.0 / window),
+        "succeeded": torch.ones(shape, dtype=torch.bool),
+    }
+    return TensorDict(fields, shape)
+
+
+def _iterate(learner, dims: Dims, iteration: int, updates: int = 2) -> dict[str, Tensor]:
+    context = _context(dims, iteration)
+    metrics = dict(learner.begin_phase(context))
+    for k in range(updates):
+        metrics |= learner.update(_batch(dims, 100 * iteration + k))
+    return metrics | learner.end_phase(context)
+
+
+def _hash(masks: list[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for layer in masks:
+        digest.update(layer.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def test_invariant_08_nothing_pruned_is_mtsac() -> None:
+    """With pruning ratio 0 losses and parameters follow MT-SAC step by step."""
+    dims = Dims()
+    torch.manual_seed(0)
+    sac = _sac(dims)
+    torch.manual_seed(0)
+    must = _must(dims, {"pruning_ratio": 0.0}, update_interval=2)
+    for iteration in range(6):
+        for learner in (sac, must):
+            torch.manual_seed(iteration)
+            context = _context(dims, iteration)
+            learner.begin_phase(context)
+            if learner is must:
+                learner._draw = lambda _: None  # the draw of a trajectory costs a random number
+            torch.manual_seed(iteration)
+            metrics = learner.update(_batch(dims, iteration))
+            learner.end_phase(context)
+            if learner is sac:
+                expected = metrics
+        for name in ("loss/alpha", "loss/actor", "loss/critic"):
+            torch.testing.assert_close(metrics[name], expected[name], rtol=1e-4, atol=1e-5)
+    other = dict(must.named_parameters())
+    for name, value in sac.named_parameters():
+        torch.testing.assert_close(value, other[name], rtol=1e-4, atol=1e-5)
+
+
+def test_invariant_12_and_13_who_is_moved_by_which_loss() -> None:
+    """Generator phases move all generators, others none; the policy's loss only its own."""
+    dims = Dims()
+    torch.manual_seed(0)
+    learner = _must(dims, update_interval=2)
+    context = _context(dims, 0)
+
+    def moved() -> list[bool]:
+        old = copy.deepcopy(learner.generators)
+        learner.update(_batch(dims, 1))
+        pairs = zip(old, learner.generators, strict=True)
+        return [
+            any(
+                not torch.equal(a, b)
+                for a, b in zip(x.body.parameters(), y.body.parameters(), strict=True)
+            )
+            for x, y in pairs
+        ]
+
+    learner.begin_phase(context)
+    assert moved() == [True, True, True]
+    learner.end_phase(context)
+    learner.begin_phase(context)
+    assert moved() == [False, False, False]
+
+    learner = _must(dims)
+    learner.begin_phase(context)
+    seen: dict[str, list[str]] = {}
+    original = torch.autograd.backward
+
+    def spy(loss, inputs):
+        names = {id(p): n for n, p in learner.named_parameters()}
+        original(loss, inputs=inputs)
+        seen[str(len(seen))] = [
+            names[id(p)] for p in learner.parameters() if p.grad is not None and p.grad.any()
+        ]
+
+    torch.autograd.backward = spy
+    try:
+        learner.update(_batch(dims, 1))
+    finally:
+        torch.autograd.backward = original
+    after_policy = seen["1"]
+    assert any(n.startswith("generators.0") for n in after_policy)
+    assert all(n.startswith(("actor", "generators.0")) for n in after_policy)
+    after_critics = set(seen["2"]) - set(after_policy)
+    assert after_critics and all(
+        n.startswith(("critic", "generators.1", "generators.2")) for n in after_critics
+    )
+
+
+def test_invariant_13_a_critic_moves_its_own_generator_only() -> None:
+    """The loss of Q_1 leaves no gradient on generator 2."""
+    dims = Dims()
+    learner = _must(dims)
+    drawn = learner._draw(_context(dims, 0))
+    masks = [g.masks(s) for g, s in zip(learner.generators, learner._scores(drawn), strict=True)]
+    stacked = [torch.stack(layer) for layer in zip(*masks[1:], strict=True)]
+    batch = _batch(dims, 0)
+    view = learner._view(batch["observation"], batch["task_id"])
+    q = learner._q(learner.critic, view, batch["action"], {"masks": stacked})
+    q[..., 0].square().mean().backward()
+    assert any(p.grad is not None and p.grad.any() for p in learner.generators[1].parameters())
+    for p in [*learner.generators[2].parameters(), *learner.generators[0].parameters()]:
+        assert p.grad is None or not p.grad.any()
+
+
+def test_invariant_19_one_committed_mask_for_everybody() -> None:
+    """Learner, targets and actors share a mask; it changes at commits and only there."""
+    dims = Dims()
+    torch.manual_seed(0)
+    learner = _must(dims, update_interval=3)
+    previous = None
+    for iteration in range(8):
+        context = _context(dims, iteration)
+        learner.begin_phase(context)
+        for k in range(3):
+            learner.update(_batch(dims, 10 * iteration + k))
+            hashes = (_hash(learner.actor.committed()), _hash(learner.critic.committed()))
+            assert hashes[1] == _hash(learner.target.committed())
+            assert previous is None or hashes == previous
+            previous = hashes
+        learner.end_phase(context)
+        now = (_hash(learner.actor.committed()), _hash(learner.critic.committed()))
+        assert (now != previous) == (iteration % 3 == 0)
+        previous = now
+
+
+@pytest.mark.parametrize("freeze_after", [None, 0, 4])
+def test_invariant_20_masks_change_at_the_interval_until_frozen(freeze_after) -> None:
+    """Changes happen exactly at iterations divisible by U, and never once frozen."""
+    dims = Dims()
+    torch.manual_seed(0)
+    learner = _must(dims, update_interval=2, freeze_after=freeze_after)
+    for iteration in range(8):
+        old = _hash(learner.actor.committed())
+        _iterate(learner, dims, iteration)
+        frozen = freeze_after is not None and iteration >= freeze_after
+        assert (_hash(learner.actor.committed()) != old) == (iteration % 2 == 0 and not frozen)
+
+
+def test_invariant_21_every_base_network_moves_in_both_kinds_of_phase() -> None:
+    """Policy, Q1, Q2, both targets and log alpha change at every gradient step."""
+    dims = Dims()
+    learner = _must(dims, update_interval=2)
+    for iteration in range(4):
+        context = _context(dims, iteration)
+        learner.begin_phase(context)
+        for k in range(2):
+            old = {n: p.clone() for n, p in learner.named_parameters()}
+            learner.update(_batch(dims, 10 * iteration + k))
+            for name, value in learner.named_parameters():
+                if name.startswith(("critic", "target")):
+                    assert all(not torch.equal(value[m], old[name][m]) for m in range(2)), name
+                elif name.startswith(("actor", "log_alpha")):
+                    assert not torch.equal(value, old[name]), name
+        learner.end_phase(context)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2])
+@pytest.mark.parametrize("commit", ["top_k", "resample"])
+def test_invariant_25_resuming_inside_an_interval_changes_nothing(cut, commit) -> None:
+    """A learner restored between any two updates goes on identically."""
+    dims = Dims()
+
+    def build() -> MaskedSAC:
+        torch.manual_seed(0)
+        return _must(dims, {"noise_scale": 1.0}, update_interval=2, commit=commit)
+
+    def finish(learner: MaskedSAC, begun: bool) -> dict[str, Tensor]:
+        for iteration in (1, 2):
+            context = _context(dims, iteration)
+            if not (begun and iteration == 1):
+                learner.begin_phase(context)
+            for k in range(cut if begun and iteration == 1 else 0, 3):
+                learner.update(_batch(dims, 10 * iteration + k))
+            learner.end_phase(context)
+        return {k: v for k, v in learner.state_dict().items() if isinstance(v, Tensor)}
+
+    learner = build()
+    _iterate(learner, dims, 0)
+    learner.begin_phase(_context(dims, 1))
+    for k in range(cut):
+        learner.update(_batch(dims, 10 + k))
+    state, rng = copy.deepcopy(learner.state_dict()), torch.get_rng_state()
+    expected = finish(learner, begun=True)
+    other = build()
+    other.load_state_dict(state)
+    torch.set_rng_state(rng)
+    got = finish(other, begun=True)
+    assert [k for k in expected if not torch.equal(expected[k], got[k])] == []
+
+
+@pytest.mark.parametrize("num_tasks", [1, 2, 3, 10])
+@pytest.mark.parametrize("supervised", [False, True])
+@pytest.mark.parametrize("trajectories", [False, True])
+def test_invariant_26_all_flags_and_numbers_of_tasks_run(
+    num_tasks, supervised, trajectories
+) -> None:
+    """Every combination trains, finitely, for several intervals."""
+    dims = Dims(num_tasks=num_tasks)
+    learner = _must(
+        dims,
+        {"use_trajectory_info": trajectories},
+        use_supervised_loss=supervised,
+        update_interval=2,
+    )
+    for iteration in range(5):
+        metrics = _iterate(learner, dims, iteration)
+        assert all(torch.isfinite(v).all() for v in metrics.values())
+    assert ("loss/similarity" in metrics) == (supervised and num_tasks > 1)
+    if not supervised and not trajectories:
+        learner.begin_phase(None)
+
+
+def test_missing_trajectories_are_named() -> None:
+    """Without a trajectory store the message says which binding to add."""
+    with pytest.raises(ValueError, match="OffPolicyLoop.trajectories"):
+        _must(Dims()).begin_phase(None)
+
+
+def test_commit_metrics_equal_a_count_by_hand() -> None:
+    """Kept fraction, overlap and turnover are what counting gives."""
+    dims = Dims()
+    torch.manual_seed(0)
+    learner = _must(dims, {"max_swap": None}, update_interval=1)
+    old = [m.clone() for m in learner.actor.committed()]
+    metrics = _iterate(learner, dims, 0)
+    new = learner.actor.committed()
+    kept = sum(int(m[0].sum()) for m in new)
+    size = sum(m[0].numel() for m in new)
+    assert metrics["mask/kept_fraction/actor"].item() == pytest.approx(kept / size)
+    pairs = [
+        sum(int((m[i] & m[j]).sum()) for m in new) / kept
+        for i in range(3)
+        for j in range(3)
+        if i != j
+    ]
+    assert metrics["mask/overlap/actor"].item() == pytest.approx(sum(pairs) / 6)
+    stayed = sum(int((a & b).sum()) for a, b in zip(old, new, strict=True)) / (3 * kept)
+    assert metrics["mask/turnover/actor"].item() == pytest.approx(1.0 - stayed, abs=1e-6)
+
+
+def test_update_gate_waits_for_success_and_for_weakness() -> None:
+    """Only a task that has succeeded and is below 0.66 gets new masks."""
+    dims = Dims()
+    torch.manual_seed(0)
+    learner = _must(dims, {"max_swap": None}, update_interval=1, update_gate=True)
+    for _ in range(3):
+        learner.evaluated(torch.tensor([0.0, 0.5, 1.0]))
+    old = learner.actor.committed()
+    _iterate(learner, dims, 0)
+    changed = [
+        any(
+            not torch.equal(a[t], b[t]) for a, b in zip(old, learner.actor.committed(), strict=True)
+        )
+        for t in range(3)
+    ]
+    assert changed == [False, True, False]
+
+
+@pytest.mark.parametrize("initial", ["generator", "random", "dense"])
+def test_initial_masks(initial) -> None:
+    """Masks start at the ratio asked for, or dense."""
+    learner = _must(Dims(), {"pruning_ratio": 0.75}, initial_masks=initial)
+    for layer in learner.actor.committed():
+        expected = 1.0 if initial == "dense" else 0.25
+        assert layer.float().mean().item() == pytest.approx(expected, abs=0.02)
