@@ -1,0 +1,1 @@
+"""Suites of tasks and the vectors of environments that step them."""

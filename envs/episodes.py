@@ -1,0 +1,296 @@
+"""Episode bookkeeping for a list of environments: goals, time limit, auto-reset, broken simulators.
+
+A `Chunk` writes into plain numpy arrays. The same class runs in this process and, one per worker
+process, over shared memory; that is why the two modes give the same numbers. This module imports
+neither torch nor gin, so that a worker starts quickly and knows no configuration.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """An environment class and the goals it draws from at each reset.
+
+    Attributes:
+        name: the environment's name in its suite.
+        task_id: index of the name in the suite.
+        split: "train" or "test".
+        goals: indices into the suite's goals of that name and split.
+    """
+
+    name: str
+    task_id: int
+    split: str = "train"
+    goals: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is common to all environments of a vector.
+
+    Attributes:
+        observation_dim: width of an observation.
+        action_dim: width of an action.
+        horizon: steps after which an episode is cut (truncated).
+        autoreset: begin the next episode within the step that ends one; otherwise an environment
+            that is done rests until the next reset.
+        terminate_on_success: end an episode (terminated) at its first success.
+    """
+
+    observation_dim: int
+    action_dim: int
+    horizon: int
+    autoreset: bool = True
+    terminate_on_success: bool = False
+
+
+@dataclass(frozen=True)
+class Seed:
+    """The random stream of one environment: entropy and spawn key of a `numpy.SeedSequence`."""
+
+    entropy: int
+    spawn_key: tuple[int, ...] = ()
+
+    def generator(self) -> np.random.Generator:
+        """A generator at the start of the stream, of the kind gymnasium seeds its own with."""
+        sequence = np.random.SeedSequence(self.entropy, spawn_key=self.spawn_key)
+        return np.random.Generator(np.random.PCG64(sequence))
+
+
+class Environment(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
+    """One simulator: a gymnasium environment with goals by number and an exact snapshot.
+
+    `reset(options={"goal": i})` begins an episode with goal i. `step` returns the usual five
+    values, with "success" and "unstable" (the simulator broke down; optional) in the info.
+    """
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything the future depends on, as dicts, lists, scalars and numpy arrays."""
+        raise NotImplementedError
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue exactly where `snapshot` was taken."""
+        raise NotImplementedError
+
+
+Build = Callable[[Task], Environment]
+
+
+def fields(rules: Rules) -> dict[str, tuple[tuple[int, ...], type[np.generic]]]:
+    """Name -> (shape of one environment's row, dtype) of the arrays a chunk works on."""
+    flag = ((1,), np.bool_)
+    return {
+        "episode": ((), np.int64),
+        "task_id": ((), np.int64),
+        "unstable": ((), np.int64),
+        "action": ((rules.action_dim,), np.float32),
+        "observation": ((rules.observation_dim,), np.float32),
+        "next_observation": ((rules.observation_dim,), np.float32),
+        "reward": ((1,), np.float32),
+        "is_init": flag,
+        "terminated": flag,
+        "truncated": flag,
+        "success": flag,
+        "valid": flag,
+    }
+
+
+def block_size(num_envs: int, rules: Rules) -> int:
+    """Bytes `block` needs."""
+    return sum(
+        num_envs * int(np.prod(shape)) * np.dtype(dtype).itemsize
+        for shape, dtype in fields(rules).values()
+    )
+
+
+def block(buffer: Any, num_envs: int, rules: Rules) -> Arrays:
+    """The arrays of `fields`, each `[num_envs, ...]`, laid out one after the other in a buffer."""
+    arrays: Arrays = {}
+    offset = 0
+    for name, (shape, dtype) in fields(rules).items():
+        count = num_envs * int(np.prod(shape))
+        flat = np.frombuffer(buffer, dtype=dtype, count=count, offset=offset)
+        arrays[name] = flat.reshape(num_envs, *shape)
+        offset += flat.nbytes
+    return arrays
+
+
+class Chunk:
+    """Steps a list of environments, one after the other, and keeps their episodes.
+
+    Args:
+        build: makes the simulator of a task.
+        tasks: one per environment.
+        seeds: one per environment; the stream chooses the goal of each episode.
+        rules: see `Rules`.
+        arrays: the rows of these environments in the arrays of `fields`.
+
+    An episode whose simulator breaks down, or gives a non-finite number, ends as truncated at its
+    last good observation, with "valid" False and reward 0, and is counted in "unstable". More than
+    `max_unstable` of them within the last 1000 episodes are an error (RuntimeError).
+    """
+
+    max_unstable = 50
+
+    def __init__(
+        self,
+        build: Build,
+        tasks: Sequence[Task],
+        seeds: Sequence[Seed],
+        rules: Rules,
+        arrays: Arrays,
+    ) -> None:
+        self._build, self._rules, self._arrays = build, rules, arrays
+        self._tasks = list(tasks)
+        self._pending: list[Task | None] = [None] * len(self._tasks)
+        self._goals = [task.goals[0] for task in self._tasks]
+        self._elapsed = [0] * len(self._tasks)
+        self._done = [False] * len(self._tasks)
+        self._recent: list[bool] = []
+        self._rngs = [seed.generator() for seed in seeds]
+        self._environments = [build(task) for task in self._tasks]
+        for i, task in enumerate(self._tasks):
+            arrays["task_id"][i] = task.task_id
+
+    def reset(self) -> None:
+        """Begin a new episode in every environment."""
+        for i in range(len(self._tasks)):
+            self._begin(i)
+
+    def step(self) -> None:
+        """Read "action", write what follows; see `Rules.autoreset` for the end of an episode."""
+        for i in range(len(self._tasks)):
+            if self._done[i]:
+                self._rest(i)
+            else:
+                self._step(i)
+
+    def assign(self, tasks: Sequence[Task]) -> None:
+        """New tasks, which take effect where the next episode begins."""
+        self._pending = list(tasks)
+
+    def rest(self) -> None:
+        """Let every environment rest until the next reset."""
+        self._done = [True] * len(self._tasks)
+
+    def close(self) -> None:
+        """Free the simulators."""
+        for environment in self._environments:
+            environment.close()
+
+    def state(self) -> list[dict[str, Any]]:
+        """One entry per environment; `load` of another chunk of the same rules continues it."""
+        arrays = self._arrays
+        return [
+            {
+                "task": asdict(self._tasks[i]),
+                "pending": None if (task := self._pending[i]) is None else asdict(task),
+                "goal": self._goals[i],
+                "elapsed": self._elapsed[i],
+                "done": self._done[i],
+                "rng": rng.bit_generator.state,
+                "rows": {name: arrays[name][i].copy() for name in arrays if name != "action"},
+                "simulator": environment.snapshot(),
+            }
+            for i, (rng, environment) in enumerate(zip(self._rngs, self._environments, strict=True))
+        ]
+
+    def load(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Continue where `state` was taken."""
+        for i, state in enumerate(states):
+            self._place(i, _task(state["task"]))
+            self._pending[i] = None if state["pending"] is None else _task(state["pending"])
+            self._goals[i] = int(state["goal"])
+            self._elapsed[i] = int(state["elapsed"])
+            self._done[i] = bool(state["done"])
+            self._rngs[i].bit_generator.state = state["rng"]
+            for name, row in state["rows"].items():
+                self._arrays[name][i] = row
+            self._environments[i].restore(state["simulator"])
+
+    def _place(self, i: int, task: Task) -> None:
+        before, self._tasks[i] = self._tasks[i], task
+        self._arrays["task_id"][i] = task.task_id
+        if (before.name, before.split) != (task.name, task.split):
+            self._environments[i].close()
+            self._environments[i] = self._build(task)
+
+    def _begin(self, i: int) -> None:
+        pending, self._pending[i] = self._pending[i], None
+        if pending is not None:
+            self._place(i, pending)
+        goals = self._tasks[i].goals
+        self._goals[i] = goals[int(self._rngs[i].choice(len(goals)))]
+        observation, _ = self._environments[i].reset(options={"goal": self._goals[i]})
+        if not np.isfinite(observation).all():
+            raise RuntimeError(
+                f"{self._tasks[i].name}, goal {self._goals[i]}: the first observation is not finite"
+            )
+        self._elapsed[i] = 0
+        self._done[i] = False
+        self._arrays["observation"][i] = observation
+        self._arrays["is_init"][i] = True
+        self._arrays["episode"][i] += 1
+
+    def _rest(self, i: int) -> None:
+        self._arrays["reward"][i] = 0.0
+        self._arrays["success"][i] = False
+        self._arrays["valid"][i] = False
+
+    def _step(self, i: int) -> None:
+        arrays, rules = self._arrays, self._rules
+        observation, reward, terminated, truncated, info = self._environments[i].step(
+            arrays["action"][i].copy()
+        )
+        self._elapsed[i] += 1
+        success = bool(info["success"])
+        terminated = terminated or (rules.terminate_on_success and success)
+        truncated = truncated or self._elapsed[i] >= rules.horizon
+        valid = bool(
+            not info.get("unstable", False)
+            and np.isfinite(np.float32(reward))
+            and np.isfinite(observation).all()
+        )
+        if valid:
+            arrays["next_observation"][i] = observation
+        else:
+            arrays["next_observation"][i] = arrays["observation"][i]
+            arrays["unstable"][i] += 1
+            reward, success, terminated, truncated = 0.0, False, False, True
+        arrays["reward"][i] = reward
+        arrays["success"][i] = success
+        arrays["terminated"][i] = terminated
+        arrays["truncated"][i] = truncated
+        arrays["valid"][i] = valid
+        arrays["is_init"][i] = False
+        self._done[i] = terminated or truncated
+        if not self._done[i]:
+            arrays["observation"][i] = arrays["next_observation"][i]
+            return
+        self._count(valid, self._tasks[i].name)
+        if rules.autoreset:
+            self._begin(i)
+        else:
+            arrays["observation"][i] = arrays["next_observation"][i]
+
+    def _count(self, valid: bool, name: str) -> None:
+        self._recent = [*self._recent[-999:], valid]
+        broken = self._recent.count(False)
+        if broken > self.max_unstable:
+            raise RuntimeError(
+                f"the simulator broke down in {broken} of the last {len(self._recent)} episodes, "
+                f"last in {name}"
+            )
+
+
+def _task(state: Mapping[str, Any]) -> Task:
+    return Task(state["name"], state["task_id"], state["split"], tuple(state["goals"]))

@@ -1,0 +1,73 @@
+"""A suite's vector as a plain `gymnasium.vector.VectorEnv`."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+from tensordict import TensorDict
+
+from envs.vector import VectorTasks
+
+
+class GymVector(VectorEnv[NDArray[np.float32], NDArray[np.float32], NDArray[Any]]):
+    """The gymnasium face of a `VectorTasks`, with same-step auto-reset.
+
+    Where an episode ended, `infos["final_obs"]` holds its true last observation, under the mask
+    `infos["_final_obs"]`. `infos` also has "success", "valid", "task_id" and "episode", each `[n]`.
+    The random streams are fixed where the vector is made: `reset(seed=...)` is refused.
+    """
+
+    def __init__(self, vector: VectorTasks) -> None:
+        rules = vector.rules
+        mode = AutoresetMode.SAME_STEP if rules.autoreset else AutoresetMode.DISABLED
+        self.metadata = {"autoreset_mode": mode}
+        self.tasks = vector
+        self.num_envs = vector.num_envs
+        self.single_observation_space = Box(-np.inf, np.inf, (rules.observation_dim,), np.float32)
+        self.single_action_space = Box(-1.0, 1.0, (rules.action_dim,), np.float32)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+
+    def reset(
+        self, *, seed: Any = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Begin a new episode everywhere; ValueError for a seed or options."""
+        if seed is not None or options:
+            raise ValueError("reset takes no seed and no options; pass the seed to the suite")
+        td = self.tasks.reset()
+        return td["observation"].numpy(), self._infos(td)
+
+    def step(
+        self, actions: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
+        """One step of every environment; actions `[n, action_dim]` in [-1, 1]."""
+        action = torch.as_tensor(np.asarray(actions, dtype=np.float32))
+        td = self.tasks.step(TensorDict({"action": action}, batch_size=[self.num_envs]))["next"]
+        root = self.tasks.current()
+        infos = self._infos(root)
+        infos["success"] = td["success"][:, 0].numpy()
+        infos["valid"] = td["valid"][:, 0].numpy()
+        ended = td["done"][:, 0].numpy()
+        if ended.any():
+            final = np.full(self.num_envs, None, dtype=object)
+            for row in np.flatnonzero(ended):
+                final[row] = td["observation"][row].numpy()
+            infos["final_obs"], infos["_final_obs"] = final, ended
+        return (
+            root["observation"].numpy(),
+            td["reward"][:, 0].numpy().astype(np.float64),
+            td["terminated"][:, 0].numpy(),
+            td["truncated"][:, 0].numpy(),
+            infos,
+        )
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close the vector underneath."""
+        self.tasks.close()
+
+    def _infos(self, root: TensorDict) -> dict[str, Any]:
+        return {"task_id": root["task_id"].numpy(), "episode": root["episode"].numpy()}

@@ -1,0 +1,106 @@
+"""One Meta-World task as an environment with numbered goals; upstream's classes do the work."""
+
+import pickle
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import mujoco
+import numpy as np
+from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+from metaworld.types import Task as UpstreamTask
+from numpy.typing import NDArray
+
+from envs import snapshot
+from envs.episodes import Environment, Task
+from envs.goals import Goals
+
+BROKEN = (
+    mujoco.mjtWarning.mjWARN_BADQPOS,
+    mujoco.mjtWarning.mjWARN_BADQVEL,
+    mujoco.mjtWarning.mjWARN_BADQACC,
+)
+
+
+class ManipulationEnv(Environment):
+    """A Meta-World v3 task.
+
+    Args:
+        name: for example "reach-v3".
+        goals: goal vectors, as Meta-World draws them.
+        reward_version: "v1" or "v2".
+        goal_hidden: zero the last three numbers of the observation.
+
+    The episode's end is the caller's affair: upstream allows 500 steps after a reset.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        goals: Sequence[NDArray[np.float64]],
+        *,
+        reward_version: str = "v2",
+        goal_hidden: bool = False,
+    ) -> None:
+        kind = ALL_V3_ENVIRONMENTS[name]
+        self._upstream = [
+            UpstreamTask(
+                name,
+                pickle.dumps(
+                    {"rand_vec": goal, "env_cls": kind, "partially_observable": goal_hidden}
+                ),
+            )
+            for goal in goals
+        ]
+        self.simulator: Any = kind(reward_function_version=reward_version)
+        self.simulator.set_task(self._upstream[0])
+        space: Any = self.simulator.sawyer_observation_space
+        self.observation_space = space
+        self.action_space = self.simulator.action_space
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float64], dict[str, Any]]:
+        """Begin an episode with goal `options["goal"]` (0 by default); nothing else is random."""
+        self.simulator.set_task(self._upstream[(options or {}).get("goal", 0)])
+        observation, info = self.simulator.reset()
+        return observation, info
+
+    def step(
+        self, action: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float64], float, bool, bool, dict[str, Any]]:
+        """Upstream's step; the info also says whether MuJoCo gave up ("unstable")."""
+        observation, reward, terminated, _, info = self.simulator.step(action)
+        warning = self.simulator.data.warning
+        info["unstable"] = any(warning[kind].number for kind in BROKEN)
+        return observation, float(reward), bool(terminated), False, info
+
+    def snapshot(self) -> dict[str, Any]:
+        """See `envs.snapshot`."""
+        return snapshot.take(self.simulator)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See `envs.snapshot`."""
+        snapshot.put(self.simulator, state)
+
+    def close(self) -> None:
+        """Free the simulator."""
+        self.simulator.close()
+
+
+def build(
+    goals: Mapping[str, Goals], reward_version: str, goal_hidden: bool, task: Task
+) -> Environment:
+    """The environment of a task; what a worker is handed, as a partial of this function.
+
+    Args:
+        goals: split -> name -> goal vectors.
+        reward_version: "v1" or "v2".
+        goal_hidden: whether the goal is hidden.
+        task: the task to build for.
+    """
+    return ManipulationEnv(
+        task.name,
+        goals[task.split][task.name],
+        reward_version=reward_version,
+        goal_hidden=goal_hidden,
+    )

@@ -1,0 +1,250 @@
+"""Many environments side by side, spoken to in TensorDict."""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tensordict import TensorDict
+from torch import Tensor
+
+from envs.episodes import Arrays, Build, Chunk, Rules, Seed, Task, block, block_size
+from envs.workers import WorkerPool
+
+STATE_FORMAT = 1
+
+
+class VectorTasks:
+    """Environments that step together, one task each.
+
+    Args:
+        build: makes the simulator of a task.
+        tasks: one per environment.
+        rules: sizes, horizon, what happens at the end of an episode.
+        seeds: one random stream per environment.
+        check: raises ValueError for tasks that `assign` must refuse.
+        workers: worker processes; 0 steps in this process. The numbers are the same.
+        timeout: seconds after which a worker counts as hung.
+
+    A transition that must not be stored has ("next", "valid") False: its worker died, its simulator
+    broke down, or the environment was resting. If such a transition also ends an episode that was
+    not over, the whole episode is void.
+    """
+
+    def __init__(
+        self,
+        build: Build,
+        tasks: Sequence[Task],
+        rules: Rules,
+        *,
+        seeds: Sequence[Seed],
+        check: Callable[[Sequence[Task]], None],
+        workers: int = 0,
+        timeout: float = 60.0,
+    ) -> None:
+        self._tasks, self._rules, self._check = tuple(tasks), rules, check
+        self._past = {"worker_restarts": 0, "unstable_episodes": 0}
+        self._chunk: Chunk | WorkerPool
+        self._arrays: Arrays
+        if workers:
+            self._chunk = WorkerPool(build, self._tasks, seeds, rules, workers, timeout)
+            self._arrays = self._chunk.arrays
+        else:
+            buffer = bytearray(block_size(len(tasks), rules))
+            self._arrays = block(buffer, len(tasks), rules)
+            self._arrays["episode"][:] = -1
+            self._chunk = Chunk(build, self._tasks, seeds, rules, self._arrays)
+        self._begun = False
+        self._closed = False
+
+    @property
+    def num_envs(self) -> int:
+        """How many environments step together."""
+        return len(self._tasks)
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks as last assigned."""
+        return self._tasks
+
+    @property
+    def rules(self) -> Rules:
+        """Sizes, horizon and what happens at the end of an episode."""
+        return self._rules
+
+    @property
+    def faults(self) -> dict[str, int]:
+        """Counts since the beginning: "worker_restarts" and "unstable_episodes"."""
+        restarts = self._chunk.restarts if isinstance(self._chunk, WorkerPool) else 0
+        return {
+            "worker_restarts": self._past["worker_restarts"] + restarts,
+            "unstable_episodes": self._past["unstable_episodes"]
+            + int(self._arrays["unstable"].sum()),
+        }
+
+    @property
+    def worker_pids(self) -> tuple[int, ...]:
+        """Process ids of the workers; empty when stepping in this process."""
+        return self._chunk.pids if isinstance(self._chunk, WorkerPool) else ()
+
+    def reset(self) -> TensorDict:
+        """Begin a new episode everywhere and return `current()`."""
+        self._open()
+        self._chunk.reset()
+        self._begun = True
+        return self.current()
+
+    def current(self) -> TensorDict:
+        """What the policy sees now: the next root, in tensors of its own.
+
+        Returns:
+            "observation" `[n, observation_dim]`, "task_id" `[n]`, "is_init" `[n, 1]`,
+            "episode" `[n]`.
+        """
+        names = ("observation", "task_id", "is_init", "episode")
+        return TensorDict(
+            {name: torch.from_numpy(self._arrays[name].copy()) for name in names},
+            batch_size=[self.num_envs],
+        )
+
+    def step(self, td: TensorDict) -> TensorDict:
+        """One step of every environment.
+
+        Args:
+            td: "action" `[n, action_dim]` in [-1, 1] (clipped).
+
+        Returns:
+            the same TensorDict with its "next" part: "observation" (at the end of an episode its
+            true last one), "reward", "terminated", "truncated", "done", "success", "valid".
+
+        Raises:
+            ValueError: an action of the wrong shape or not finite.
+            RuntimeError: not reset yet, closed, or workers that fail again and again.
+        """
+        self._open()
+        if not self._begun:
+            raise RuntimeError("step before the first reset; call reset() or load_state_dict()")
+        action = td["action"].detach().cpu().numpy()
+        if action.shape != self._arrays["action"].shape:
+            raise ValueError(
+                f"action must have shape {self._arrays['action'].shape}, got {action.shape}"
+            )
+        if not np.isfinite(action).all():
+            rows = np.flatnonzero(~np.isfinite(action).all(axis=1)).tolist()
+            raise ValueError(f"action has non-finite numbers in rows {rows}; look at the policy")
+        self._arrays["action"][:] = np.clip(action, -1.0, 1.0)
+        self._chunk.step()
+        td["next"] = self._next()
+        return td
+
+    def _next(self) -> TensorDict:
+        arrays = self._arrays
+        names = ("reward", "terminated", "truncated", "success", "valid")
+        values = {name: torch.from_numpy(arrays[name].copy()) for name in names}
+        values["observation"] = torch.from_numpy(arrays["next_observation"].copy())
+        values["done"] = values["terminated"] | values["truncated"]
+        return TensorDict(values, batch_size=[self.num_envs])
+
+    def assign(self, tasks: Sequence[Task]) -> None:
+        """New tasks, as many as environments, each in effect from its next episode on.
+
+        Raises:
+            ValueError: another number of tasks, or tasks the suite does not have.
+        """
+        self._open()
+        if len(tasks) != self.num_envs:
+            raise ValueError(
+                f"tasks must be {self.num_envs}, one per environment, got {len(tasks)}"
+            )
+        self._check(tasks)
+        self._chunk.assign(tasks)
+        self._tasks = tuple(tasks)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything the future depends on: dicts, lists, scalars and tensors only.
+
+        It does not depend on the number of workers: a state taken with two workers can be loaded
+        into a vector that steps in this process, and the other way round.
+        """
+        self._open()
+        return {
+            "format": STATE_FORMAT,
+            "begun": self._begun,
+            "faults": self.faults,
+            "environments": [_tensors(state) for state in self._chunk.state()],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue exactly where `state_dict` was taken.
+
+        Raises:
+            ValueError: the state of another format or another number of environments.
+        """
+        self._open()
+        if state.get("format") != STATE_FORMAT:
+            raise ValueError(
+                f"state has format {state.get('format')!r}, this version reads {STATE_FORMAT}"
+            )
+        states = [_arrays(entry) for entry in state["environments"]]
+        if len(states) != self.num_envs:
+            raise ValueError(f"state is of {len(states)} environments, this has {self.num_envs}")
+        self._tasks = tuple(_assigned(entry) for entry in states)
+        self._check(self._tasks)
+        self._chunk.load(states)
+        self._begun = bool(state["begun"])
+        for name in self._past:
+            self._past[name] = 0
+            self._past[name] = int(state["faults"][name]) - self.faults[name]
+
+    def close(self) -> None:
+        """End the workers and free the simulators; may be called twice."""
+        if not self._closed:
+            self._closed = True
+            self._chunk.close()
+
+    def __enter__(self) -> Self:
+        """The vector itself; it is closed at the end of the block."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def _open(self) -> None:
+        if self._closed:
+            raise RuntimeError("this vector is closed")
+
+
+def _assigned(state: Mapping[str, Any]) -> Task:
+    task = state["pending"] or state["task"]
+    return Task(task["name"], task["task_id"], task["split"], tuple(task["goals"]))
+
+
+def _tensors(tree: Any) -> Any:
+    """The same tree with tensors for arrays and lists for tuples."""
+    if isinstance(tree, np.ndarray):
+        array: NDArray[Any] = np.array(tree, order="C")
+        return torch.from_numpy(array)
+    if isinstance(tree, Mapping):
+        return {key: _tensors(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_tensors(value) for value in tree]
+    return tree
+
+
+def _arrays(tree: Any) -> Any:
+    """The inverse of `_tensors`."""
+    if isinstance(tree, Tensor):
+        return tree.cpu().numpy()
+    if isinstance(tree, Mapping):
+        return {key: _arrays(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_arrays(value) for value in tree]
+    return tree
