@@ -4,7 +4,8 @@
 
 `packed` is ours. `five tensors` keeps one tensor per key, each read and written by itself.
 `torchrl` is its ReplayBuffer over a TensorStorage of items of all tasks (so that, unlike in the
-others, all tasks share the time index); it is left out where torchrl is not installed. All are full.
+others, all tasks share the time index); it is left out where torchrl is not installed. All are
+full.
 Each window times a number of calls; the windows of all systems and both operations alternate;
 printed is the median window.
 """
