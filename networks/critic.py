@@ -57,7 +57,7 @@ class Critic(nn.Module):
         for name, stacked in buffers.items():
             owner, _, leaf = name.rpartition(".")
             setattr(self.trunk.get_submodule(owner), leaf, stacked.detach())
-        self._float_masks: VersionCache[list[Tensor]] = VersionCache()
+        self._float_masks: VersionCache[list[Tensor]] = VersionCache(trained=False)
 
     def forward(self, td: TensorDictBase, **extra: Any) -> TensorDictBase:
         """Write "state_action_value" [*, num_critics] into td, and return it.

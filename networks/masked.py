@@ -108,7 +108,7 @@ class MaskedMLP(MLP):
         self._mask_shapes = tuple(shapes)
         for index, shape in enumerate(shapes):
             self.register_buffer(f"mask_{index}", torch.ones(num_tasks, *shape, dtype=torch.bool))
-        self._float_masks: VersionCache[list[Tensor]] = VersionCache()
+        self._float_masks: VersionCache[list[Tensor]] = VersionCache(trained=False)
         self._masked_weights: VersionCache[list[Tensor]] = VersionCache()
 
     @property
