@@ -1,0 +1,255 @@
+"""Evaluator: Meta-World's protocol, on environments and random streams of its own."""
+
+import dataclasses
+import json
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import gin
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from runners.compatibility import versions
+from runners.files import write_atomically
+
+Episodes = dict[str, Tensor]
+"""`success` and `valid` bool, `return` float64, `length` int64, each `[num_tasks, episodes]`, and
+`counted`, bool: False where a task has fewer goals than the others and the column is not its own."""
+
+
+@contextmanager
+def untouched_randomness(seed: int) -> Iterator[None]:
+    """Run with global random generators seeded by `seed`, and put back all that they were before.
+
+    Covers Python, NumPy and torch on the CPU and on every CUDA device in use.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.random.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+@contextmanager
+def evaluating(learner: nn.Module) -> Iterator[None]:
+    """Put the learner into evaluation mode, and each of its modules back as it was."""
+    modes = [(module, module.training) for module in learner.modules()]
+    learner.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def device_of(learner: nn.Module) -> torch.device:
+    """Where the learner's parameters lie; the CPU if it has none."""
+    parameter = next(learner.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device
+
+
+@gin.configurable
+class Evaluator:
+    """Every goal of every task once, with the deterministic policy, as Meta-World prescribes.
+
+    An episode ends at its first success, and is a success if one step was
+    (Meta-World 3, `metaworld.evaluation.evaluation`; every goal exactly once needs upstream's
+    pseudorandom goal selection). An episode that the simulator broke off counts as it stood.
+
+    The environments stay open, and start each evaluation from the same snapshot: the result
+    depends on the policy and on `seed` alone, and neither global random generators nor the
+    learner are changed by it.
+
+    Args:
+        interval: environment steps (of all tasks together) between two evaluations.
+        episodes_per_goal: episodes for each goal.
+        num_goals: only the first goals of each task; all of them if None.
+        seed: of the evaluation's own environments.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        interval: int = 200_000,
+        episodes_per_goal: int = 1,
+        num_goals: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        given = {"interval": interval, "episodes_per_goal": episodes_per_goal}
+        if num_goals is not None:
+            given["num_goals"] = num_goals
+        for name, value in given.items():
+            if value < 1:
+                raise ValueError(f"Evaluator.{name} must be at least 1, got {value!r}")
+        self.interval, self.episodes_per_goal = interval, episodes_per_goal
+        self.num_goals, self.seed = num_goals, seed
+        self.success = torch.zeros(0)
+        self.episodes: Episodes = {}
+        self._asked = self._rounds_done = 0
+        self._suite: Any = None
+        self._vector: Any = None
+        self._start: Any = None
+
+    def due(self, step: int) -> bool:
+        """Whether an evaluation is due at this environment step: once per whole interval."""
+        self._asked = step
+        return step // self.interval > self._rounds_done
+
+    def __call__(self, suite: Any, learner: Any) -> dict[str, float]:
+        """Evaluate `learner` on all training tasks of `suite`.
+
+        Returns:
+            `eval/success_rate`, and for each task `eval/success_rate/<task>`,
+            `eval/return/<task>` (undiscounted, up to the first success) and
+            `eval/episode_length/<task>`. `self.success` `[num_tasks]` holds the rates, and
+            `self.episodes` every single episode.
+        """
+        try:
+            with untouched_randomness(self.seed), evaluating(learner):
+                tasks = tuple(suite.tasks())
+                self._open(suite, tasks)
+                rounds = [
+                    self._round(suite, learner, tasks, goal)
+                    for goal in range(max(map(self._goals, tasks)))
+                    for _ in range(self.episodes_per_goal)
+                ]
+        except BaseException:
+            self.close()  # environments in an unknown state are not used again
+            raise
+        self._rounds_done = self._asked // self.interval
+        self.episodes = {key: torch.stack([r[key] for r in rounds], 1) for key in rounds[0]}
+        return self._metrics(tasks)
+
+    def _goals(self, task: Any) -> int:
+        goals = len(task.goals)
+        return goals if self.num_goals is None else min(goals, self.num_goals)
+
+    def _open(self, suite: Any, tasks: Sequence[Any]) -> None:
+        if self._suite is not suite:
+            self.close()
+            self._vector = suite.vector(
+                tasks, self.seed, purpose="evaluation", autoreset=False, terminate_on_success=True
+            )
+            self._vector.reset()
+            self._suite, self._start = suite, self._vector.state_dict()
+        self._vector.load_state_dict(self._start)
+
+    def _round(self, suite: Any, learner: Any, tasks: Sequence[Any], goal: int) -> Episodes:
+        """One episode for each task, all at once, each with its `goal`-th goal."""
+        vector, device = self._vector, device_of(learner)
+        counted = torch.tensor([goal < self._goals(task) for task in tasks])
+        vector.assign(
+            tuple(
+                dataclasses.replace(task, goals=(task.goals[goal % self._goals(task)],))
+                for task in tasks
+            )
+        )
+        vector.reset()
+        num = len(tasks)
+        result = {
+            "success": torch.zeros(num, dtype=torch.bool),
+            "valid": torch.ones(num, dtype=torch.bool),
+            "return": torch.zeros(num, dtype=torch.float64),
+            "length": torch.zeros(num, dtype=torch.int64),
+            "counted": counted,
+        }
+        active = torch.ones(num, dtype=torch.bool)
+        for _ in range(suite.spec.horizon):
+            td = vector.current()
+            td["action"] = learner.act(td.to(device), explore=False)["action"].to("cpu")
+            td = vector.step(td)
+            result["success"] |= active & td["next", "success"].squeeze(-1)
+            result["valid"] &= ~active | td["next", "valid"].reshape(num)
+            reward = td["next", "reward"].squeeze(-1).double()
+            result["return"] += torch.where(active, reward, 0.0)
+            result["length"] += active
+            active &= ~td["next", "done"].squeeze(-1)
+            if not bool(active.any()):
+                break
+        return result
+
+    def _metrics(self, tasks: Sequence[Any]) -> dict[str, float]:
+        counted = self.episodes["counted"].double()
+        means = {
+            key: (self.episodes[key].double() * counted).sum(1) / counted.sum(1)
+            for key in ("success", "return", "length")
+        }
+        self.success = means["success"].float()
+        metrics = {"eval/success_rate": float(means["success"].mean())}
+        tags = {"success": "success_rate", "return": "return", "length": "episode_length"}
+        for key, tag in tags.items():
+            for task, value in zip(tasks, means[key].tolist(), strict=True):
+                metrics[f"eval/{tag}/{task.name}"] = value
+        broken = int((~self.episodes["valid"] & self.episodes["counted"]).sum())
+        return metrics | ({"eval/broken_episodes": float(broken)} if broken else {})
+
+    def result(self, step: int, suite: Any, metrics: dict[str, float]) -> dict[str, Any]:
+        """The last evaluation and all one must know to compare it, ready for JSON."""
+        tasks = suite.tasks()
+        episodes = self.episodes["counted"].sum(1).tolist()
+        per_task = {
+            task.name: {
+                "success_rate": metrics[f"eval/success_rate/{task.name}"],
+                "return": metrics[f"eval/return/{task.name}"],
+                "episode_length": metrics[f"eval/episode_length/{task.name}"],
+                "episodes": episodes[i],
+                "goals": list(task.goals[: self._goals(task)]),
+                "successes": self.episodes["success"][i][self.episodes["counted"][i]].tolist(),
+            }
+            for i, task in enumerate(tasks)
+        }
+        return {
+            "step": step,
+            "suite": suite.name,
+            "protocol": suite.protocol(),
+            "horizon": suite.spec.horizon,
+            "success": "at any step of the episode, which ends there",
+            "policy": "deterministic",
+            "episodes_per_goal": self.episodes_per_goal,
+            "episodes_per_task": max(episodes),
+            "seed": self.seed,
+            "success_rate": metrics["eval/success_rate"],
+            "tasks": per_task,
+            "versions": versions(),
+        }
+
+    def write_result(
+        self, folder: Path | str, step: int, suite: Any, metrics: dict[str, float]
+    ) -> Path:
+        """Write `result` as `<folder>/<step>.json` and return the path.
+
+        Raises:
+            OSError: from the file system.
+        """
+        path = Path(folder) / f"{step}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(self.result(step, suite, metrics), indent=1) + "\n")
+        return path
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which evaluations have been done."""
+        return {"asked": self._asked, "rounds_done": self._rounds_done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on counting from `state_dict`."""
+        self._asked, self._rounds_done = state["asked"], state["rounds_done"]
+
+    def close(self) -> None:
+        """Close the environments; the next evaluation opens new ones."""
+        vector, self._suite, self._vector = self._vector, None, None
+        if vector is not None:
+            vector.close()

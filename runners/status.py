@@ -1,0 +1,83 @@
+"""Where a run stands, for people and supervisors: `status.json` and `log.txt` in the run folder."""
+
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from runners.files import disk_is_full, write_atomically
+
+log = logging.getLogger("absl")
+
+RUNNING, DONE, INTERRUPTED, FAILED = "RUNNING", "DONE", "INTERRUPTED", "FAILED"
+STATES = (RUNNING, DONE, INTERRUPTED, FAILED)
+
+
+def write_status(
+    folder: Path | str,
+    state: str,
+    *,
+    step: int,
+    reason: str | None = None,
+    exit_code: int | None = None,
+) -> None:
+    """Replace `status.json` atomically; a full disk is warned of and survived.
+
+    Args:
+        folder: the run's.
+        state: one of `STATES`.
+        step: environment steps so far.
+        reason: why the run failed or stopped.
+        exit_code: what the process will return, once it is known.
+
+    Raises:
+        ValueError: for a state that is none of the four.
+        OSError: from the file system, other than a full disk.
+    """
+    if state not in STATES:
+        raise ValueError(f"state must be one of {STATES}, got {state!r}")
+    status = {
+        "state": state,
+        "reason": reason,
+        "exit_code": exit_code,
+        "step": step,
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "time": time.time(),
+    }
+    try:
+        write_atomically(Path(folder) / "status.json", json.dumps(status, indent=1) + "\n")
+    except OSError as error:
+        if not disk_is_full(error):
+            raise
+        log.warning("Disk full: status.json still says something older than %s", state)
+
+
+def read_status(folder: Path | str) -> dict[str, Any] | None:
+    """What `write_status` wrote, or None where there is no such file (or no JSON in it)."""
+    try:
+        status = json.loads((Path(folder) / "status.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return status if isinstance(status, dict) else None
+
+
+@contextmanager
+def log_file(folder: Path | str) -> Iterator[Path]:
+    """Append everything that absl logs meanwhile to `log.txt` in the run folder."""
+    path = Path(folder) / "log.txt"
+    handler = logging.FileHandler(path, encoding="utf-8")
+    form = "%(asctime)s %(levelname)s %(filename)s:%(lineno)d %(message)s"
+    handler.setFormatter(logging.Formatter(form))
+    logger = logging.getLogger("absl")
+    logger.addHandler(handler)
+    try:
+        yield path
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
