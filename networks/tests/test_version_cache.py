@@ -63,5 +63,12 @@ def test_values_made_under_inference_mode_may_enter_a_graph():
 
 
 def test_vmapped_tensors_are_recognised():
-    assert not is_vmapped(torch.ones(2))
-    torch.func.vmap(lambda x: [x for _ in [0] if is_vmapped(x)][0])(torch.ones(2))
+    seen = []
+
+    def look(x):
+        seen.append(is_vmapped(x))
+        return x
+
+    look(torch.ones(2))
+    torch.func.vmap(look)(torch.ones(2))
+    assert seen == [False, True]
