@@ -1,0 +1,1 @@
+"""The composition root: entry points, training loops and the services around them."""

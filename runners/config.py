@@ -1,0 +1,244 @@
+"""Reading gin files and bindings, and saying plainly what is wrong with them.
+
+gin checks names; this module adds what it leaves out: missing files are named before anything is
+parsed, bound literals are compared with the annotations of the parameter they are bound to, every
+error is one line with a fix, and bindings nothing read are listed.
+"""
+
+import contextlib
+import difflib
+import importlib.util  # noqa: F401  (gin's own file lookup needs it loaded)
+import inspect
+import re
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gin
+from gin import config as gin_config
+
+from runners.config_types import type_errors
+
+_FLAG = "--gin_bindings="
+_parsed: list[str] = []
+
+
+class ConfigError(Exception):
+    """A configuration or flag is wrong; the message is one line: the culprit, then a fix.
+
+    The command line tools end with exit code 2 on it, and on no other exception.
+    """
+
+    def line(self) -> str:
+        """The message without what gin appends on the way up."""
+        return str(self).splitlines()[0]
+
+
+def root() -> Path:
+    """The folder that holds gin/: the repository, or the current folder for an installed wheel."""
+    repository = Path(__file__).resolve().parents[1]
+    return repository if (repository / "gin").is_dir() else Path.cwd()
+
+
+def experiment_name() -> str:
+    """What the parsed files are called together, "experiment" if none was parsed."""
+    return "+".join(Path(name).stem for name in _parsed) or "experiment"
+
+
+def parse(
+    files: Sequence[str | Path], bindings: Sequence[str] = (), search_paths: Sequence[str] = ()
+) -> None:
+    """Read the files in turn, then each binding, and lock the configuration.
+
+    Paths are looked for in the current folder, in `search_paths`, and in the repository. What an
+    earlier call bound is forgotten.
+
+    Raises:
+        ConfigError: a file, name, parameter, reference, macro or value is wrong.
+    """
+    found = check_files(files, search_paths)
+    gin.clear_config()
+    for place in _places(search_paths):
+        gin.add_config_file_search_path(str(place))
+    for file in found:
+        with _translated(str(file)):
+            gin.parse_config_file(str(file))
+    for binding in bindings:
+        with _translated(f"{_FLAG}'{binding}'", binding):
+            gin.parse_config(binding)
+    with _translated("configuration"):
+        gin.finalize()
+    for message in type_errors():
+        raise ConfigError(message)
+    _parsed[:] = [str(file) for file in files]
+
+
+def check_files(files: Sequence[str | Path], search_paths: Sequence[str] = ()) -> list[Path]:
+    """Where the files are, after checking that they and all they include exist.
+
+    Raises:
+        ConfigError: one is missing; the line says where it was looked for.
+    """
+    places = _places(search_paths)
+    return [_check_file(str(file), places, "--gin_file") for file in files]
+
+
+def _places(search_paths: Sequence[str]) -> list[Path]:
+    return list(dict.fromkeys([Path.cwd(), *map(Path, search_paths), root()]))
+
+
+def config_text() -> str:
+    """All that was bound, as a gin file."""
+    return gin.config_str()
+
+
+def operative_text() -> str:
+    """All that was read so far, defaults included, as a gin file."""
+    return gin.operative_config_str()
+
+
+def unused_bindings() -> list[str]:
+    """Bindings no call has read so far, as "scope/Name.parameter" or the name of a macro."""
+    unused = []
+    for (scope, selector), values in gin_config._CONFIG.items():
+        reads = [s for s, name in gin_config._OPERATIVE_CONFIG if name == selector]
+        for parameter in values:
+            if not any(_reads(read, scope, selector, parameter) for read in reads):
+                name = gin_config._REGISTRY.minimal_selector(selector)
+                label = f"{scope}/{name}" if scope else name
+                unused.append(scope if selector == "gin.macro" else f"{label}.{parameter}")
+    return sorted(unused)
+
+
+def _reads(read: str, scope: str, selector: str, parameter: str) -> bool:
+    """Whether a call in scope `read` took its parameter from the binding made in `scope`."""
+    if parameter not in gin_config._OPERATIVE_CONFIG[read, selector]:
+        return False
+    parts = read.split("/") if read else []
+    chain = ["/".join(parts[:n]) for n in range(len(parts) + 1)]
+    binding = [s for s in chain if parameter in gin_config._CONFIG.get((s, selector), {})]
+    return bool(binding) and binding[-1] == scope
+
+
+@contextlib.contextmanager
+def config_errors(before: Callable[..., Any] | None = None) -> Iterator[None]:
+    """Turn what constructors say of their arguments (ValueError, missing parts) into ConfigError.
+
+    For the building phase only: later a ValueError is a fault of the program.
+
+    Args:
+        before: a configurable function; an error out of its body passes, one that arises while
+            gin builds its arguments is turned.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (ValueError, RuntimeError, TypeError, KeyError, ImportError, MemoryError) as error:
+        body = getattr(before, "__wrapped__", None)
+        frames = traceback.walk_tb(error.__traceback__)
+        if body is not None and any(frame.f_code is body.__code__ for frame, _ in frames):
+            raise
+        if (line := _building_error(error)) is None:
+            raise
+        raise ConfigError(line) from error
+
+
+def _building_error(error: Exception) -> str | None:
+    """What is wrong in one line, None if it is not the configuration."""
+    text = str(error)
+    first = text.splitlines()[0] if text else type(error).__name__
+    missing = re.match(r"Required bindings for `(.+)` not provided in config: (.+)", first)
+    if missing:
+        return (
+            f"{missing[1]} needs {missing[2]}, which nothing binds; "
+            "include the gin file of that part or bind it"
+        )
+    calls = re.findall(r"In call to configurable '(\w+)'", text)
+    prefix = f"{calls[0]}: " if calls and calls[0] not in first else ""
+    if isinstance(error, MemoryError) or "allocate" in first or "out of memory" in first:
+        size = re.search(r"allocate (\d+) bytes", text)
+        asked = f" ({int(size[1]) / 2**30:.0f} GiB asked for)" if size else ""
+        return (
+            f"{prefix}not enough memory{asked}; lower REPLAY_CAPACITY (TaskReplay.capacity) "
+            "or the networks' sizes"
+        )
+    if isinstance(error, ValueError) or (isinstance(error, TypeError | KeyError) and calls):
+        return f"{prefix}{first}"
+    return None
+
+
+def _check_file(name: str, places: Sequence[Path], said_by: str) -> Path:
+    """The file `name` means, after checking that it and all it includes exist."""
+    found = next((place / name for place in places if (place / name).is_file()), None)
+    if found is None:
+        near = {p.name: p for place in places for p in (place / name).parent.glob("*.gin")}
+        near |= {p.name: p for p in (root() / "gin").rglob("*.gin") if p.name not in near}
+        close = difflib.get_close_matches(Path(name).name, near, 1, 0.5)
+        fix = f"did you mean {near[close[0]]}?" if close else "check the path or --gin_search_path"
+        looked = ", ".join(dict.fromkeys(str(place) for place in places))
+        raise ConfigError(f"{said_by}: no file '{name}' (looked in {looked}); {fix}")
+    for number, line in enumerate(found.read_text().splitlines(), 1):
+        include = re.match(r"""\s*include\s+(['"])(.+?)\1""", line)
+        if include:
+            _check_file(include[2], places, f"{name} line {number}")
+    return found
+
+
+@contextlib.contextmanager
+def _translated(source: str, text: str = "") -> Iterator[None]:
+    """Turn an error of gin's parser into one line of ours."""
+    try:
+        yield
+    except SyntaxError as error:
+        where = f"{source} line {error.lineno}" if not text else source
+        raise ConfigError(
+            f"{where}: {error.msg or 'syntax error'} in `{(error.text or text).strip()}`; "
+            "write Name.parameter = value, with strings in quotes"
+        ) from error
+    except (ValueError, ImportError, OSError, TypeError, AttributeError, RuntimeError) as error:
+        message = str(error)
+        places = re.findall(r'In file "(.+?)", line (\d+)\n\s*(.*)', message)
+        where = f"{places[0][0]} line {places[0][1]}: `{places[0][2]}`" if places else source
+        raise ConfigError(f"{where}: {_explain(message, error)}") from error
+
+
+def _explain(message: str, error: Exception) -> str:
+    names = sorted({str(name).split(".")[-1] for name, _ in gin_config._REGISTRY.items()})
+    first = message.splitlines()[0]
+    if found := re.search(r"No configurable matching (?:reference )?'@?([\w./]+)", message):
+        name = found[1].split("/")[-1].split(".")[-1]
+        fix = _closest(name, names) or "import its module in the gin file"
+        binding = re.search(r"In binding for '(.+?)'", message)
+        where = f" (in {binding[1]})" if binding else ""
+        return f"nothing is called '{name}'{where}; {fix}"
+    if found := re.search(r"Configurable '(.+?)' doesn't have a parameter named '(\w+)'", first):
+        parameters = gin_config._REGISTRY.get_match(found[1])
+        fix = _closest(found[2], _parameters(parameters.wrapped)) or "see its constructor"
+        return f"'{found[1]}' has no parameter '{found[2]}'; {fix}"
+    if found := re.search(r"No bindings specified for '(.+?)/(?:gin\.)?macro'", message):
+        macros = [scope for scope, name in gin_config._CONFIG if name == "gin.macro"]
+        fix = _closest(found[1], macros) or f"bind it: {found[1]} = value"
+        return f"macro %{found[1]} has no value; {fix}"
+    if first.startswith("malformed node"):
+        return "the value is no Python literal; put strings in quotes"
+    if isinstance(error, ImportError):
+        return f"import failed: {first}; correct the import or install what it needs"
+    return first
+
+
+def _closest(name: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, names, 1, 0.6)
+    if not close:
+        lowered = [known for known in names if known.lower() == name.lower()]
+        close = lowered[:1]
+    return f"did you mean '{close[0]}'?" if close else ""
+
+
+def _parameters(configurable: Any) -> list[str]:
+    """Names of the constructor's parameters, those handed on by `**kwargs` included."""
+    owners = configurable.__mro__[:-1] if isinstance(configurable, type) else (configurable,)
+    constructors = [vars(o).get("__init__") if isinstance(o, type) else o for o in owners]
+    signatures = [inspect.signature(inspect.unwrap(c)) for c in constructors if callable(c)]
+    return [name for signature in signatures for name in signature.parameters if name != "self"]

@@ -1,0 +1,110 @@
+"""Tables of what the bound parts are and what they will take; for `runners.describe`."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gin
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from runners import config, preflight
+from runners.config import ConfigError
+from runners.progress import short
+
+
+def describe(train: Callable[..., Any], console: Console | None = None) -> None:
+    """Build suite, learner and loop as bound for `train`, and print what they are.
+
+    Args:
+        train: the configurable whose bindings name the parts.
+        console: where the tables go; standard output if None.
+
+    Raises:
+        ConfigError: a part is missing.
+    """
+    console = console or Console()
+    bound = dict(gin.get_bindings(train))
+    missing = [name for name in ("suite", "algorithm", "loop") if name not in bound]
+    if missing:
+        raise ConfigError(f"train needs {missing}, which nothing binds; include their gin files")
+    suite = bound["suite"]
+    learner = bound["algorithm"](suite.spec)
+    loop = bound["loop"](suite, learner, seed=bound.get("seed", 0))
+    console.print(_parts(bound, learner, loop))
+    console.print(_networks(learner))
+    console.print(_sizes(learner, loop, bound))
+    unused = [name for name in config.unused_bindings() if not name.startswith("train.")]
+    read = {"TOTAL_STEPS"} if "total_steps" in bound else set()
+    for name in unused:
+        if name not in read:
+            console.print(f"[yellow]never read:[/] {name}")
+
+
+def _parts(bound: dict[str, Any], learner: nn.Module, loop: Any) -> Table:
+    suite, spec = bound["suite"], bound["suite"].spec
+    table = Table("part", "is", "with", title=config.experiment_name())
+    sizes = f"observation [{spec.observation_dim}], action [{spec.action_dim}]"
+    tasks = suite.tasks()
+    goals = sorted({len(task.goals) for task in tasks})
+    about = f"{sizes}, {spec.num_tasks} tasks, {goals} goals, {spec.horizon} steps an episode"
+    table.add_row("suite", suite.name, about)
+    table.add_row("tasks", "", ", ".join(task.name for task in tasks))
+    table.add_row("learner", type(learner).__name__, "")
+    ratio = f"{loop.steps_per_iteration} vector steps, {float(loop.ratio):g} updates for each"
+    table.add_row("loop", type(loop).__name__, f"{ratio}; {loop.warmup_steps} to warm up")
+    for name in ("replay", "trajectories"):
+        if (store := getattr(loop, name, None)) is not None:
+            table.add_row(name, type(store).__name__, "")
+    for name in ("evaluator", "logger", "checkpointer"):
+        if bound.get(name) is not None:
+            table.add_row(name, type(bound[name]).__name__, "")
+    if "total_steps" in bound:
+        table.add_row("length", f"{bound['total_steps']:,} steps", "over all tasks")
+    return table
+
+
+def _networks(learner: nn.Module) -> Table:
+    table = Table("network", "is", "shapes", "parameters", title="networks")
+    for name, module in _leaves(learner):
+        shapes = ", ".join("x".join(map(str, p.shape)) for p in module.parameters())
+        count = sum(p.numel() for p in module.parameters())
+        table.add_row(name, type(module).__name__, _clipped(shapes), f"{count:,}")
+    own = [p for p in learner.parameters(recurse=False)]
+    if own:
+        shapes = ", ".join("x".join(map(str, p.shape)) for p in own)
+        table.add_row("(own)", type(learner).__name__, shapes, f"{sum(p.numel() for p in own):,}")
+    total = sum(p.numel() for p in learner.parameters())
+    trained = sum(p.numel() for p in learner.parameters() if p.requires_grad)
+    table.add_row("all", "", f"{short(trained)} trained by gradient", f"{total:,}")
+    return table
+
+
+def _leaves(learner: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The learner's networks; those in a list one by one."""
+    for name, module in learner.named_children():
+        parts = module.named_children() if isinstance(module, nn.ModuleList) else [("", module)]
+        for number, part in parts:
+            yield f"{name}.{number}".rstrip("."), part
+
+
+def _sizes(learner: nn.Module, loop: Any, bound: dict[str, Any]) -> Table:
+    wanted = preflight.needs(learner, loop)
+    checkpointer = bound.get("checkpointer")
+    if checkpointer is not None and checkpointer.exclude_buffer:
+        wanted = wanted.without_buffer()
+    table = Table("what", "GiB", title="sizes")
+    rows = {
+        "learner, with gradients and optimizer": wanted.learner,
+        f"replay when full, on {wanted.replay_device}": wanted.replay,
+        "main memory at the peak (while saving)": wanted.memory,
+        "one checkpoint, replay full": wanted.checkpoint,
+        "disk: two checkpoints and logs": wanted.disk,
+    }
+    for name, size in rows.items():
+        table.add_row(name, f"{size / preflight.GIB:.2f}")
+    return table
+
+
+def _clipped(text: str, width: int = 60) -> str:
+    return text if len(text) <= width else text[: width - 3] + "..."

@@ -1,0 +1,78 @@
+"""Watching a learner without waiting for its device: refused updates in a row, and speed."""
+
+from collections.abc import Mapping
+from time import perf_counter
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+CHECK_EVERY = 50
+"""Updates between two looks at whether they were finite; each look waits for the device."""
+MAX_NONFINITE = 100
+"""Refused updates in a row after which the run stops."""
+
+
+class NonFiniteError(RuntimeError):
+    """Gradients stayed non-finite; `batch` is the last one drawn."""
+
+    def __init__(self, message: str, batch: TensorDict) -> None:
+        super().__init__(message)
+        self.batch = batch
+
+
+class FiniteWatch:
+    """Counts updates in a row whose metric "health/nonfinite" was not 0."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._streak = torch.zeros(2, device=device)  # now, and the longest
+
+    def add(self, metrics: Mapping[str, Tensor], updates: int, batch: TensorDict) -> None:
+        """See the metrics of update number `updates`.
+
+        Raises:
+            NonFiniteError: the learner could not use `MAX_NONFINITE` updates in a row.
+        """
+        refused = metrics.get("health/nonfinite")
+        if refused is None:
+            return
+        now = (self._streak[0] + 1) * (refused > 0)
+        self._streak = torch.stack((now, torch.maximum(self._streak[1], now)))
+        if updates % CHECK_EVERY == 0 and self._streak[1] >= MAX_NONFINITE:
+            raise NonFiniteError(
+                f"gradients were not finite in {int(self._streak[1])} updates in a row, up to "
+                f"update {updates}; lower the learning rates",
+                batch,
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The two counts."""
+        return {"streak": self._streak.clone()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on counting."""
+        self._streak = state["streak"].to(self._streak.device)
+
+
+class Rates:
+    """Steps and updates per second, and the share of the time that collecting took."""
+
+    def __init__(self) -> None:
+        self.restart(0, 0)
+
+    def restart(self, step: int, updates: int) -> None:
+        """Count from here."""
+        self.seconds = [0.0, 0.0]  # collecting, updating
+        self._step, self._updates, self._time = step, updates, perf_counter()
+
+    def read(self, step: int, updates: int) -> dict[str, float]:
+        """The rates since the last reading."""
+        seconds = max(perf_counter() - self._time, 1e-9)
+        rates = {
+            "perf/env_steps_per_s": (step - self._step) / seconds,
+            "perf/updates_per_s": (updates - self._updates) / seconds,
+            "perf/collect_fraction": self.seconds[0] / max(sum(self.seconds), 1e-9),
+        }
+        self.restart(step, updates)
+        return rates

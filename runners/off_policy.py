@@ -1,0 +1,227 @@
+"""The off-policy regime: warm up, then collect some steps and update some times, for ever."""
+
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from time import perf_counter
+from typing import Any
+
+import gin
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from runners.collector import Collector
+from runners.health import FiniteWatch, Rates
+from runners.meter import Meter
+
+
+@gin.configurable
+class OffPolicyLoop:
+    """Yields `(environment steps, metrics)` after every vector step and after every update.
+
+    An iteration is `steps_per_iteration` vector steps, then the updates that are due: after `s`
+    vector steps since the warm-up `floor(updates_per_step * s)` updates have been made, so a
+    fractional ratio adds up exactly. `begin_phase` and `end_phase` of the learner surround the
+    updates of an iteration. Between any two yields the state may be saved, and restored exactly.
+
+    Args:
+        suite: the tasks; its environments are built at the first step, not before.
+        learner: an algorithm.
+        seed: of the environments' random streams.
+        replay: factory called with observation size, action size and number of tasks.
+        trajectories: factory called with observation size, number of tasks and horizon, or None.
+        steps_per_iteration: vector steps (one step of each task) before the updates.
+        updates_per_step: updates per vector step.
+        warmup_steps: vector steps before the first update.
+        warmup: "policy" explores with the initial policy, "uniform" draws actions uniformly.
+        log_interval: environment steps between two readings of the metrics.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    def __init__(
+        self,
+        suite: Any,
+        learner: Any,
+        *,
+        seed: int = 0,
+        replay: Callable[..., Any] = gin.REQUIRED,
+        trajectories: Callable[..., Any] | None = None,
+        steps_per_iteration: int = 1,
+        updates_per_step: float = 1.0,
+        warmup_steps: int = 1000,
+        warmup: str = "policy",
+        log_interval: int = 5000,
+    ) -> None:
+        at_least_one = {
+            "steps_per_iteration": steps_per_iteration,
+            "warmup_steps": warmup_steps,
+            "log_interval": log_interval,
+        }
+        for name, value in at_least_one.items():
+            if value < 1:
+                raise ValueError(f"OffPolicyLoop.{name} must be at least 1, got {value}")
+        if not 0 < updates_per_step < 1e6:
+            raise ValueError(
+                f"OffPolicyLoop.updates_per_step must be positive, got {updates_per_step}"
+            )
+        if warmup not in ("policy", "uniform"):
+            raise ValueError(
+                f"OffPolicyLoop.warmup must be 'policy' or 'uniform', got {warmup!r}"
+            )
+        spec = suite.spec
+        self.suite, self.learner, self.seed, self.spec = suite, learner, seed, spec
+        self.replay = replay(spec.observation_dim, spec.action_dim, spec.num_tasks)
+        self.trajectories = (
+            trajectories(spec.observation_dim, spec.num_tasks, spec.horizon)
+            if trajectories
+            else None
+        )
+        self.steps_per_iteration, self.log_interval = steps_per_iteration, log_interval
+        self.ratio = Fraction(updates_per_step).limit_denominator(10**6)
+        self.warmup_steps, self.uniform = warmup_steps, warmup == "uniform"
+        self.device = next((p.device for p in learner.parameters()), torch.device("cpu"))
+        # wait: warm-up steps left; trained: vector steps since; due: updates left in this phase.
+        self.counts = {"steps": 0, "wait": warmup_steps, "trained": 0, "updates": 0}
+        self.counts |= {"started": 0, "due": 0, "logged": 0}
+        self._meter = Meter()
+        self._watch, self._rates = FiniteWatch(self.device), Rates()
+        self._vector: Any = None
+        self._context: TensorDict | None = None
+
+    @property
+    def step(self) -> int:
+        """Environment steps so far, over all tasks."""
+        return self.counts["steps"] * int(self.spec.num_tasks)
+
+    @property
+    def pending(self) -> bool:
+        """Whether the next thing is an update."""
+        return self.counts["due"] > 0 and not self.counts["wait"]
+
+    @property
+    def updates(self) -> int:
+        """Updates so far."""
+        return self.counts["updates"]
+
+    def __iter__(self) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """The loop itself: it can be left and entered again."""
+        return self
+
+    def __next__(self) -> tuple[int, dict[str, Tensor]]:
+        """One vector step or one update; the metrics once per `log_interval`, else none."""
+        self.build()
+        start = perf_counter()
+        updating = self.pending
+        self._update() if updating else self._collect()
+        self._rates.seconds[updating] += perf_counter() - start
+        if self.step - self.counts["logged"] < self.log_interval:
+            return self.step, {}
+        self.counts["logged"] = self.step
+        return self.step, self._metrics()
+
+    def build(self) -> None:
+        """Build the environments unless they are there."""
+        if self._vector is not None:
+            return
+        self._vector = self.suite.vector(seed=self.seed, purpose="train")
+        self._vector.reset()
+        stores = [store for store in (self.replay, self.trajectories) if store is not None]
+        self._collector = Collector(
+            self._vector,
+            self.learner,
+            [store.extend for store in stores],
+            names=[task.name for task in self._vector.tasks],
+            action_dim=self.spec.action_dim,
+            device=self.device,
+        )
+
+    def rehearse(self, steps: int, updates: int) -> tuple[float, float]:
+        """Collect and update out of order, for `--dry_run`; seconds for one step, one update."""
+        self.build()
+        self.counts["wait"] = 0
+        start = perf_counter()
+        for _ in range(steps):
+            self._collect()
+        middle = perf_counter()
+        self.counts |= {"due": updates, "started": 0}
+        while self.pending:
+            self._update()
+        return (middle - start) / steps, (perf_counter() - middle) / updates
+
+    def close(self) -> None:
+        """Release the environments and their processes."""
+        if self._vector is not None:
+            self._vector.close()
+            self._vector = None
+
+    def _collect(self) -> None:
+        counts = self.counts
+        self._collector.step(uniform=self.uniform and counts["wait"] > 0)
+        counts["steps"] += 1
+        if counts["wait"]:
+            counts["wait"] -= 1
+            return
+        counts["trained"] += 1
+        if counts["trained"] % self.steps_per_iteration == 0:
+            counts["due"] = int(self.ratio * counts["trained"]) - counts["updates"]
+            counts["started"] = 0
+
+    def _update(self) -> None:
+        if self.trajectories is not None and self._context is None:
+            self._context = self.trajectories.context().to(self.device)
+        if not self.counts["started"]:
+            self._meter.add(self.learner.begin_phase(self._context))
+            self.counts["started"] = 1
+        batch = self.replay.sample().to(self.device)
+        if self._context is not None:
+            batch.batch_size = batch.batch_size[:1]
+            batch["context"] = self._context
+        metrics = self.learner.update(batch)
+        self._meter.add(metrics)
+        self.counts["updates"] += 1
+        self.counts["due"] -= 1
+        if self.counts["due"] == 0:
+            self._meter.add(self.learner.end_phase(self._context))
+            self._context = None
+        self._watch.add(metrics, self.updates, batch)
+
+    def _metrics(self) -> dict[str, Tensor]:
+        values: dict[str, float] = {"step_per_task": self.counts["steps"], "updates": self.updates}
+        values |= self._rates.read(self.step, self.updates)
+        values |= {f"health/{name}": count for name, count in self._vector.faults.items()}
+        metrics = {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
+        return {**self._meter.means(), **self._collector.means(), **metrics}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything of the loop but the learner and the global random streams."""
+        self.build()
+        state = {
+            "counts": dict(self.counts),
+            "watch": self._watch.state_dict(),
+            "meter": self._meter.state_dict(),
+            "collector": self._collector.state_dict(),
+            "vector": self._vector.state_dict(),
+            "replay": self.replay.state_dict(),
+        }
+        if self.trajectories is not None:
+            state["trajectories"] = self.trajectories.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken; without a replay in it, warm up again first."""
+        self.build()
+        self.counts = dict(state["counts"])
+        self._watch.load_state_dict(state["watch"])
+        self._meter.load_state_dict(state["meter"])
+        self._collector.load_state_dict(state["collector"])
+        self._vector.load_state_dict(state["vector"])
+        if "replay" in state:
+            self.replay.load_state_dict(state["replay"])
+        else:
+            self.counts["wait"] = self.warmup_steps
+        if self.trajectories is not None and "trajectories" in state:
+            self.trajectories.load_state_dict(state["trajectories"])
+        self._context = None
+        self._rates.restart(self.step, self.updates)

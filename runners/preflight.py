@@ -1,0 +1,116 @@
+"""Before a long run: will it fit into memory and on the disk?"""
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+from torch import nn
+
+from runners.config import ConfigError
+
+LOG_BYTES = 200 * 2**20
+"""What metrics, events and results of a run may come to."""
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a run will take, in bytes."""
+
+    learner: int
+    """Parameters, gradients, two moments for each, and buffers."""
+    replay: int
+    """Replay and trajectory store, when full."""
+    device: str
+    """Where the learner lies."""
+    replay_device: str
+    """Where the replay lies."""
+    buffer_saved: bool = True
+    """Whether checkpoints hold the replay."""
+
+    @property
+    def memory(self) -> int:
+        """Main memory at the peak: while a checkpoint is written the buffers are there twice."""
+        learner = self.learner if self.device == "cpu" else 0
+        copies = int(self.replay_device == "cpu") + int(self.buffer_saved)
+        return learner + self.replay * copies
+
+    @property
+    def checkpoint(self) -> int:
+        """One checkpoint; gradients are not in it."""
+        return self.replay * self.buffer_saved + self.learner * 3 // 4
+
+    @property
+    def disk(self) -> int:
+        """Two checkpoints and the logs."""
+        return 2 * self.checkpoint + LOG_BYTES
+
+    def without_buffer(self) -> "Needs":
+        """The same with checkpoints that leave the replay out."""
+        return replace(self, buffer_saved=False)
+
+
+def needs(learner: nn.Module, loop: Any) -> Needs:
+    """Estimate what the run will take."""
+    trained = sum(p.nbytes for p in learner.parameters() if p.requires_grad)
+    fixed = sum(p.nbytes for p in learner.parameters() if not p.requires_grad)
+    fixed += sum(b.nbytes for b in learner.buffers())
+    stores = [store for store in (loop.replay, getattr(loop, "trajectories", None)) if store]
+    return Needs(
+        learner=4 * trained + fixed,
+        replay=sum(int(getattr(store, "nbytes", 0)) for store in stores),
+        device=next((p.device.type for p in learner.parameters()), "cpu"),
+        replay_device=str(getattr(loop.replay, "device", "cpu")),
+    )
+
+
+def free_memory() -> int:
+    """Bytes of main memory this process may still take, its container's limit included."""
+    free = int(psutil.virtual_memory().available)
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        (
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        ),
+    ):
+        try:
+            free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()))
+        except (OSError, ValueError):
+            continue
+    return free
+
+
+def free_disk(folder: Path | str) -> int:
+    """Bytes free where `folder` is, or will be made."""
+    path = Path(folder).absolute()
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def check(wanted: Needs, folder: Path | str, on_disk: int = 0) -> None:
+    """Refuse a run that will not fit.
+
+    Args:
+        wanted: from `needs`.
+        folder: the run's.
+        on_disk: bytes of checkpoints that are there already and will be replaced.
+
+    Raises:
+        ConfigError: too little memory or disk, with the numbers.
+    """
+    memory, disk = free_memory(), free_disk(folder) + on_disk
+    if wanted.memory > 0.9 * memory:
+        raise ConfigError(
+            f"not enough memory: the run needs {wanted.memory / GIB:.1f} GiB, 90 % of the "
+            f"{memory / GIB:.1f} GiB free are allowed; lower REPLAY_CAPACITY (TaskReplay.capacity)"
+        )
+    if wanted.disk > disk:
+        raise ConfigError(
+            f"not enough disk at {folder}: two checkpoints and logs need {wanted.disk / GIB:.1f} "
+            f"GiB, {disk / GIB:.1f} GiB are free; lower REPLAY_CAPACITY (TaskReplay.capacity), "
+            "choose another --workdir, or bind Checkpointer.exclude_buffer = True"
+        )

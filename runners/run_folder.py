@@ -1,0 +1,149 @@
+"""The folder of one run, `<workdir>/<experiment>/seed_<n>`: whose it is, what is noted there."""
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from runners.checkpoint import STEP_NAME, steps_in
+from runners.compatibility import bindings, differences, versions
+from runners.config import ConfigError, root
+from runners.files import write_atomically
+
+
+class RunFolder:
+    """A run's place on disk.
+
+    Args:
+        workdir: holds the folders of all experiments.
+        experiment: name of the experiment.
+        seed: the run's seed.
+    """
+
+    def __init__(self, workdir: Path | str, experiment: str, seed: int) -> None:
+        self.path = Path(workdir) / experiment / f"seed_{seed}"
+        self.checkpoints = self.path / "checkpoints"
+        self.results = self.path / "eval"
+
+    def check(self, config: str, resume: str, override: bool = False) -> None:
+        """See that nothing of another run would be lost; changes nothing.
+
+        Args:
+            config: the gin text of this run.
+            resume: "auto", "never" or the path of a run or checkpoint to start from.
+            override: accept a folder of another configuration.
+
+        Raises:
+            ConfigError: the folder belongs to something else, or `resume` is wrong.
+        """
+        kept = [p for p in self.path.iterdir() if p.name != ".lock"] if self.path.is_dir() else []
+        if resume not in ("auto", "never"):
+            self.source(resume)
+        if not kept:
+            return
+        if resume == "never":
+            raise ConfigError(
+                f"--resume=never: {self.path} holds a run; choose another --workdir, "
+                "or continue it with --resume=auto"
+            )
+        text = self.path / "config.gin"
+        if not text.is_file():
+            raise ConfigError(
+                f"--workdir: {self.path} is not empty and holds no run; choose another --workdir"
+            )
+        changed = differences(bindings(text.read_text()), bindings(config))
+        if changed and not override:
+            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+            raise ConfigError(
+                f"--workdir: {self.path} holds another configuration ({'; '.join(changed[:3])}"
+                f"{more}); choose another --workdir, or bind Checkpointer.override = True"
+            )
+
+    def source(self, resume: str) -> Path:
+        """The checkpoint that the path given to `--resume` means.
+
+        Raises:
+            ConfigError: there is none, or it is this run's own.
+        """
+        path = Path(resume)
+        for folder in (path / "checkpoints", path):
+            if steps := steps_in(folder):
+                path = folder / f"step_{steps[-1]:012d}"
+                break
+        if not (STEP_NAME.fullmatch(path.name) and path.is_dir()):
+            raise ConfigError(f"--resume={resume}: no checkpoint there; give auto, never or a run")
+        if steps_in(self.checkpoints):
+            raise ConfigError(
+                f"--resume={resume}: {self.path} has checkpoints of its own; continue it with "
+                "--resume=auto, or choose another --workdir"
+            )
+        return path
+
+    def adopt(self, checkpoint: Path) -> None:
+        """Copy another run's checkpoint, and its records, into this empty run."""
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(checkpoint, self.checkpoints / checkpoint.name)
+        records = checkpoint.parents[1] / "metrics.jsonl"
+        if records.is_file():
+            shutil.copy(records, self.path / "metrics.jsonl")
+
+    @contextmanager
+    def claimed(self) -> Iterator["RunFolder"]:
+        """Create the folder and keep other processes out of it, until this one ends.
+
+        Raises:
+            ConfigError: another process is at work there.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / ".lock", "a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ConfigError(
+                    f"--workdir: another process is training in {self.path}; stop it first, "
+                    "or choose another --workdir"
+                ) from error
+            yield self
+
+    def note_start(self, config: str, facts: dict[str, Any]) -> None:
+        """Write `config.gin`, unless it is there, and add this start to `run.json`."""
+        if not (self.path / "config.gin").is_file():
+            write_atomically(self.path / "config.gin", config)
+        path = self.path / "run.json"
+        try:
+            run = json.loads(path.read_text())
+        except (OSError, ValueError):
+            run = {**facts, "starts": []}
+        run["starts"].append(
+            {
+                "time": time.time(),
+                "argv": sys.argv,
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "git_commit": git_commit(),
+                "versions": versions(),
+            }
+        )
+        write_atomically(path, json.dumps(run, indent=1) + "\n")
+
+    def note_operative(self, text: str) -> None:
+        """Write `operative.gin`: all that was read so far."""
+        write_atomically(self.path / "operative.gin", text)
+
+
+def git_commit() -> str | None:
+    """The commit of the code, with "+" if files differ from it; None outside a repository."""
+    command = ["git", "-C", str(root()), "describe", "--always", "--abbrev=40", "--dirty=+"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()

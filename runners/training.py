@@ -1,0 +1,296 @@
+"""`train`: the only place where a loop and the services meet."""
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import gin
+import psutil
+import torch
+from absl import logging
+from torch import Tensor, nn
+
+from runners import config, preflight
+from runners.checkpoint import Checkpointer, ConfigMismatch
+from runners.config import ConfigError
+from runners.evaluation import Evaluator
+from runners.health import NonFiniteError
+from runners.logs import Logger
+from runners.policy_file import export_policy
+from runners.progress import Progress
+from runners.rehearsal import rehearse
+from runners.run_folder import RunFolder
+from runners.seeding import GlobalStreams
+from runners.signals import Interruption, Signals
+from runners.status import DONE, FAILED, INTERRUPTED, RUNNING, log_file, write_status
+from runners.storage import save_state
+
+
+class Loop(Protocol):
+    """A training regime: an iterator of `(environment steps, metrics)`."""
+
+    step: int
+    pending: bool
+    replay: Any
+
+    def __iter__(self) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """The loop itself."""
+
+    def __next__(self) -> tuple[int, dict[str, Tensor]]:
+        """One vector step or one update."""
+
+    def close(self) -> None:
+        """Release the environments."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on exactly."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+
+
+@dataclass
+class Parts:
+    """A run, put together."""
+
+    suite: Any
+    learner: Any
+    loop: Any
+    evaluator: Evaluator | None
+    logger: Logger
+    checkpointer: Checkpointer
+    progress: Progress
+    streams: GlobalStreams
+    evaluated: dict[str, int] = field(default_factory=lambda: {"step": -1})
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds, in the order in which it is restored."""
+        parts = {"learner": self.learner, "loop": self.loop, "evaluated": _Entry(self.evaluated)}
+        if self.evaluator is not None:
+            parts["evaluator"] = self.evaluator
+        return {**parts, "logger": self.logger, "random": self.streams}
+
+
+class _Entry:
+    """A plain dict among the parts of a checkpoint."""
+
+    def __init__(self, values: dict[str, int]) -> None:
+        self.values = values
+
+    def state_dict(self) -> dict[str, int]:
+        return dict(self.values)
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.values.update(state)
+
+
+@gin.configurable
+def train(
+    *,
+    suite: Any = gin.REQUIRED,
+    algorithm: Callable[..., nn.Module] = gin.REQUIRED,
+    loop: Callable[..., Loop] = gin.REQUIRED,
+    total_steps: int = gin.REQUIRED,
+    evaluator: Evaluator | None = None,
+    logger: Logger | None = None,
+    checkpointer: Checkpointer | None = None,
+    progress: Progress | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    threads: int | None = None,
+    workdir: str = "runs",
+    experiment: str = "",
+    resume: str = "auto",
+    dry_run: bool = False,
+) -> str:
+    """Train a learner on a suite, into `<workdir>/<experiment>/seed_<seed>`.
+
+    Args:
+        suite: the tasks.
+        algorithm: factory of the learner, called with `suite.spec`.
+        loop: factory of the loop, called with suite, learner and `seed=`.
+        total_steps: environment steps, over all tasks, after which the run is done.
+        evaluator: evaluates now and then and at the end; None to leave that out.
+        logger: writes the metrics.
+        checkpointer: saves and restores.
+        progress: shows how far it is.
+        seed: of every random stream of the training.
+        device: of the learner.
+        threads: of torch on the CPU; None leaves its own choice.
+        workdir: holds the folders of all experiments.
+        experiment: name of the run's folder; after the gin files if empty.
+        resume: "auto" goes on with what is there, "never" wants an empty folder, a path starts
+            from a checkpoint of another run.
+        dry_run: build, try and measure everything in a temporary folder, then stop.
+
+    Returns:
+        "DONE", or "INTERRUPTED" after SIGTERM, SIGUSR1 or SIGINT, with a checkpoint written.
+
+    Raises:
+        ConfigError: something is bound wrongly, does not fit, or the folder is another run's.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    with config.config_errors():
+        if total_steps < 1:
+            raise ConfigError(f"train.total_steps must be at least 1, got {total_steps}")
+        streams = GlobalStreams(seed)
+        learner = algorithm(suite.spec).to(_device(device))
+        parts = Parts(
+            suite,
+            learner,
+            loop(suite, learner, seed=seed),
+            evaluator,
+            logger or Logger(),
+            checkpointer or Checkpointer(),
+            progress or Progress(),
+            streams,
+        )
+    for name in config.unused_bindings():
+        logging.warning("%s is bound but nothing reads it; remove it or correct its name", name)
+    run = RunFolder(workdir, experiment or config.experiment_name(), seed)
+    wanted = preflight.needs(learner, parts.loop)
+    if parts.checkpointer.exclude_buffer:
+        wanted = wanted.without_buffer()
+    try:
+        if dry_run:
+            preflight.check(wanted, run.path)
+            rehearse(parts, total_steps, wanted)
+            return DONE
+        text = config.config_text()
+        run.check(text, resume, parts.checkpointer.override)
+        preflight.check(wanted, run.path, _bytes_in(run.checkpoints))
+        with run.claimed(), log_file(run.path), Signals() as signals:
+            return _run(parts, run, signals, total_steps, text, resume, seed)
+    finally:
+        parts.loop.close()
+        if parts.evaluator is not None:
+            parts.evaluator.close()
+
+
+def _run(
+    parts: Parts,
+    run: RunFolder,
+    signals: Signals,
+    total_steps: int,
+    text: str,
+    resume: str,
+    seed: int,
+) -> str:
+    """The run in its folder, from the restored or first step to a status."""
+    loop = parts.loop
+    status = functools.partial(write_status, run.path)
+    try:
+        _open(parts, run, total_steps, text, resume)
+        facts = {"experiment": run.path.parent.name, "seed": seed, "suite": parts.suite.name}
+        run.note_start(text, {**facts, "protocol": parts.suite.protocol()})
+        run.note_operative(config.operative_text())
+        status(RUNNING, step=loop.step)
+        with parts.progress:
+            finished = _drive(parts, run, signals, total_steps)
+        run.note_operative(config.operative_text())
+        saved = parts.checkpointer.save(loop.step, **parts.state())
+        if finished:
+            export_policy(
+                run.path / "policy", parts.learner, loop.step, protocol=parts.suite.protocol()
+            )
+            status(DONE, step=loop.step, exit_code=0)
+            return DONE
+        if not saved and not parts.checkpointer.steps_on_disk():
+            raise RuntimeError(f"stopped by {signals.requested}, and no checkpoint could be kept")
+        status(INTERRUPTED, step=loop.step, reason=signals.requested, exit_code=75)
+        return INTERRUPTED
+    except ConfigError:
+        raise
+    except Exception as error:
+        status(FAILED, step=loop.step, reason=str(error).splitlines()[0], exit_code=1)
+        if isinstance(error, NonFiniteError):
+            states = {"batch": error.batch.to_dict(), "learner": parts.learner.state_dict()}
+            (run.path / "failure").mkdir(exist_ok=True)
+            for name, state in states.items():
+                save_state(run.path / "failure", name, state)
+        if isinstance(error, MemoryError | torch.OutOfMemoryError):
+            size = preflight.needs(parts.learner, loop).memory / preflight.GIB
+            raise RuntimeError(
+                f"out of memory: replay and learner take {size:.1f} GiB; lower REPLAY_CAPACITY or "
+                "BATCH_SIZE"
+            ) from error
+        raise
+    finally:
+        parts.logger.close()
+
+
+def _open(parts: Parts, run: RunFolder, total_steps: int, text: str, resume: str) -> None:
+    """Bind the services to the folder and restore what is there."""
+    if resume not in ("auto", "never"):
+        run.adopt(run.source(resume))
+    names = [task.name for task in parts.suite.tasks()]
+    parts.logger.bind(run.path, names)
+    parts.checkpointer.bind(run.checkpoints, text)
+    try:
+        step = parts.checkpointer.restore(**parts.state())
+    except ConfigMismatch as error:
+        raise ConfigError(str(error)) from error
+    if step is None:
+        parts.logger.truncate(-1)  # records of a run that was killed before its first checkpoint
+    title = f"{run.path.parent.name}/{run.path.name}"
+    parts.progress.bind(total_steps, names, start=step or 0, title=title)
+
+
+def _drive(parts: Parts, run: RunFolder, signals: Signals, total_steps: int) -> bool:
+    """The loop of the whole project; whether it reached the end."""
+    loop, evaluator, checkpointer = parts.loop, parts.evaluator, parts.checkpointer
+    process = psutil.Process()
+    try:
+        _evaluate_if_due(parts, run, signals)  # an evaluation that a signal cut short
+        while not signals.requested and (loop.step < total_steps or loop.pending):
+            step, metrics = next(loop)
+            if metrics:
+                rss = process.memory_info().rss / preflight.GIB
+                metrics = parts.logger.write(step, {**metrics, "sys/rss_gib": rss})
+            parts.progress.update(step, metrics)
+            _evaluate_if_due(parts, run, signals)
+            if checkpointer.due(step):
+                checkpointer.save(step, **parts.state())
+        if not signals.requested and evaluator and parts.evaluated["step"] != loop.step:
+            _evaluate(parts, run, signals)
+    except Interruption:
+        return False
+    return not signals.requested
+
+
+def _evaluate_if_due(parts: Parts, run: RunFolder, signals: Signals) -> None:
+    if parts.evaluator is None or parts.loop.pending:
+        return  # in the middle of the updates of this step
+    if parts.evaluator.due(parts.loop.step) and not signals.requested:
+        _evaluate(parts, run, signals)
+
+
+def _evaluate(parts: Parts, run: RunFolder, signals: Signals) -> None:
+    """Evaluate, and tell everybody; a signal drops it, and the resumed run does it again."""
+    step, evaluator = parts.loop.step, parts.evaluator
+    assert evaluator is not None
+    with signals.at_once():
+        metrics = evaluator(parts.suite, parts.learner)
+    parts.learner.evaluated(evaluator.success)
+    parts.evaluated["step"] = step
+    parts.progress.update(step, parts.logger.write(step, metrics))
+    evaluator.write_result(run.results, step, parts.suite, metrics)
+    if metrics["eval/success_rate"] > parts.checkpointer.best_score:
+        parts.checkpointer.mark_best(step, metrics["eval/success_rate"], learner=parts.learner)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"train.device: {name!r} is no device; 'cpu' or 'cuda'") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"train.device: no CUDA device for {name!r}; bind DEVICE = 'cpu'")
+    return device
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
