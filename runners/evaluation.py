@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from runners.compatibility import versions
-from runners.files import write_atomically
+from runners.files import disk_is_full, write_atomically
+
+log = logging.getLogger("absl")
 
 Episodes = dict[str, Tensor]
 """`success` and `valid` bool, `return` float64, `length` int64, each `[num_tasks, episodes]`, and
@@ -228,16 +231,31 @@ class Evaluator:
         }
 
     def write_result(
-        self, folder: Path | str, step: int, suite: Any, metrics: dict[str, float]
-    ) -> Path:
-        """Write `result` as `<folder>/<step>.json` and return the path.
+        self,
+        folder: Path | str,
+        step: int,
+        suite: Any,
+        metrics: dict[str, float],
+        *,
+        name: str = "",
+    ) -> Path | None:
+        """Write `result` as `<folder>/<step>.json`, or under another `name`.
+
+        Returns:
+            The path; None if the disk is full, which is warned of.
 
         Raises:
-            OSError: from the file system.
+            OSError: from the file system, other than a full disk.
         """
-        path = Path(folder) / f"{step}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(self.result(step, suite, metrics), indent=1) + "\n")
+        path = Path(folder) / f"{name or step}.json"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, json.dumps(self.result(step, suite, metrics), indent=1) + "\n")
+        except OSError as error:
+            if not disk_is_full(error):
+                raise
+            log.warning("Disk full: no %s", path)
+            return None
         return path
 
     def state_dict(self) -> dict[str, Any]:

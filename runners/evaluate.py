@@ -1,0 +1,114 @@
+"""Evaluate a finished or running run by the benchmark's protocol.
+
+    python -m runners.evaluate runs/must_mt10/seed_1
+    python -m runners.evaluate runs/must_mt10/seed_1 --checkpoint=best --seed=7
+
+Suite and learner are built anew from the run's config.gin. Prints a table per task, and writes
+RUN_FOLDER/eval/evaluate_<step>_seed_<seed>.json. Exit codes: 0 done, 2 wrong input, 1 failed.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+FINISHED, FAILED, WRONG = 0, 1, 2
+
+
+def define_flags() -> flags.FlagValues:
+    """The flags, in a namespace of their own."""
+    values = flags.FlagValues()
+    flags.DEFINE_string(
+        "checkpoint", "latest", "latest, best or an environment step.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "episodes",
+        None,
+        "Episodes per task; all goals once if not given. Fewer than goals: only the first ones.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "seed", None, "Seed of the evaluation's environments.", lower_bound=0, flag_values=values
+    )
+    flags.DEFINE_string("device", "cpu", "Where the policy runs: cpu or cuda.", flag_values=values)
+    flags.DEFINE_boolean("help", False, "Show this.", short_name="h", flag_values=values)
+    return values
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse flags, evaluate, print, and return the exit code.
+
+    Args:
+        argv: as `sys.argv`.
+    """
+    values = define_flags()
+    try:
+        folders = values(list(argv))[1:]
+        if not values.help and len(folders) != 1:
+            raise flags.Error(f"one run folder is needed, got {len(folders)}")
+    except flags.Error as error:
+        return _wrong(f"{' '.join(str(error).split())}; see --help")
+    if values.help:
+        print(f"{__doc__}\nFlags:\n{values.get_help()}")
+        return FINISHED
+    saved_run = importlib.import_module("runners.saved_run")
+    config = importlib.import_module("runners.config")
+    try:
+        run = saved_run.SavedRun(folders[0], values.checkpoint, values.device)
+        evaluator = run.evaluator(values.episodes, values.seed)
+    except config.ConfigError as error:
+        return _wrong(error.line())
+    try:
+        metrics = evaluator(run.suite, run.learner)
+    finally:
+        evaluator.close()
+    result = evaluator.result(run.step, run.suite, metrics)
+    name = f"evaluate_{run.step}_seed_{evaluator.seed}"
+    path = evaluator.write_result(run.folder / "eval", run.step, run.suite, metrics, name=name)
+    _print(result, path)
+    return FINISHED
+
+
+def _wrong(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return WRONG
+
+
+def _print(result: dict[str, Any], path: Path | None) -> None:
+    """A table per task: framed on a terminal, tab-separated when piped."""
+    header = ("task", "success", "return", "length", "episodes")
+    rows = [
+        (
+            name,
+            f"{task['success_rate']:.3f}",
+            f"{task['return']:.1f}",
+            f"{task['episode_length']:.1f}",
+            str(task["episodes"]),
+        )
+        for name, task in result["tasks"].items()
+    ]
+    mean = f"{result['success_rate']:.3f}"
+    if sys.stdout.isatty():
+        table = importlib.import_module("rich.table").Table(
+            *header, title=f"{result['suite']} at step {result['step']:,}"
+        )
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for row in rows:
+            table.add_row(*row)
+        table.add_section()
+        table.add_row("mean", mean, style="bold")
+        importlib.import_module("rich.console").Console().print(table)
+    else:
+        for row in (header, *rows, ("mean", mean)):
+            print("\t".join(row))
+    if path is not None:
+        print(f"written to {path}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

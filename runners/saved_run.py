@@ -1,0 +1,106 @@
+"""A run read back from its folder: suite and learner as its `config.gin` wires them together."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import gin
+import torch
+from absl import logging
+
+from runners import config
+from runners.checkpoint import read_about, read_part, steps_in
+from runners.compatibility import differences, versions
+from runners.config import ConfigError
+from runners.evaluation import Evaluator
+from runners.manifest import DamagedError
+
+
+class SavedRun:
+    """Suite and learner of a run, with the weights of one of its checkpoints.
+
+    Args:
+        folder: the run's, with `config.gin` and `checkpoints/`.
+        checkpoint: "latest" (the newest whole one), "best", or an environment step.
+        device: of the learner.
+
+    Raises:
+        ConfigError: the folder is no run, or it has no such checkpoint.
+    """
+
+    def __init__(
+        self, folder: Path | str, checkpoint: str = "latest", device: str = "cpu"
+    ) -> None:
+        self.folder = Path(folder)
+        text = self.folder / "config.gin"
+        if not text.is_file():
+            raise ConfigError(f"{self.folder} is no run folder: it has no config.gin")
+        self.checkpoint, state = _learner_state(self.folder / "checkpoints", checkpoint)
+        about = read_about(self.checkpoint)
+        self.step: int = about["step"]
+        if lines := differences(about["versions"], versions()):
+            logging.warning("%s was written with other versions: %s", folder, "; ".join(lines))
+        importlib.import_module("runners.training")  # registers what config.gin binds
+        config.parse([text.resolve()])
+        with config.config_errors():
+            parts = gin.get_bindings("train")
+            self.suite: Any = parts["suite"]
+            self.learner: Any = parts["algorithm"](self.suite.spec)
+            self._evaluator: Evaluator = parts.get("evaluator") or Evaluator()
+        self.learner.load_state_dict(state)
+        self.learner.to(_device(device))
+
+    def evaluator(self, episodes: int | None = None, seed: int | None = None) -> Evaluator:
+        """The run's own evaluator, changed where an argument is given.
+
+        Args:
+            episodes: per task; at most the number of goals, or a multiple of it.
+            seed: of the evaluation's environments.
+
+        Raises:
+            ConfigError: if the goals cannot be shared out evenly over the episodes.
+        """
+        evaluator = self._evaluator
+        if seed is not None:
+            evaluator.seed = seed
+        if episodes is not None:
+            goals = max(len(task.goals) for task in self.suite.tasks())
+            if episodes > goals and episodes % goals:
+                raise ConfigError(
+                    f"--episodes={episodes}: at most {goals}, the number of goals, or a multiple"
+                )
+            evaluator.num_goals = min(episodes, goals)
+            evaluator.episodes_per_goal = max(1, episodes // goals)
+        return evaluator
+
+
+def _learner_state(folder: Path, wanted: str) -> tuple[Path, Any]:
+    steps = steps_in(folder)
+    if wanted == "best":
+        candidates = [folder / "best"]
+    elif wanted == "latest":
+        candidates = [folder / f"step_{step:012d}" for step in reversed(steps)]
+    elif wanted.isdecimal():
+        candidates = [folder / f"step_{int(wanted):012d}"]
+    else:
+        raise ConfigError(f"--checkpoint={wanted}: latest, best or an environment step")
+    problems = []
+    for candidate in filter(Path.is_dir, candidates):
+        try:
+            return candidate, read_part(candidate, "learner")
+        except DamagedError as error:
+            logging.warning("Checkpoint damaged: %s", error)
+            problems.append(str(error))
+    there = [str(step) for step in steps] + (["best"] if (folder / "best").is_dir() else [])
+    what = "; ".join(problems) or f"not in {folder}"
+    raise ConfigError(f"--checkpoint={wanted}: {what}; there are: {', '.join(there) or 'none'}")
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"--device={name}: no such device; cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"--device={name}: there is no CUDA device here; leave the flag out")
+    return device

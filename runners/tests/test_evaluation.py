@@ -1,0 +1,307 @@
+import dataclasses
+import errno
+import json
+import random
+
+import metaworld.evaluation
+import numpy as np
+import pytest
+import torch
+from metaworld import policies
+from tensordict import TensorDict
+from torch import nn
+
+from envs.meta_world import MetaWorldSuite
+from envs.point_mass import PointMassSuite
+from runners import files
+from runners.evaluation import Evaluator, evaluating, untouched_randomness
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    name: str
+    task_id: int
+    split: str = "train"
+    goals: tuple[int, ...] = (0,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    observation_dim: int = 1
+    action_dim: int = 1
+    num_tasks: int = 2
+    horizon: int = 6
+
+
+class FakeVector:
+    """Task t with goal g succeeds in step g + 1 if its action is 1, and pays 1 a step.
+
+    Every draw of a global generator would be visible in the tests.
+    """
+
+    def __init__(self, suite, tasks):
+        self.suite, self.tasks, self.next_tasks = suite, tasks, tasks
+        self.closed, self.episodes = False, 0
+
+    def state_dict(self):
+        return {"episodes": self.episodes}
+
+    def load_state_dict(self, state):
+        self.episodes = state["episodes"]
+
+    def assign(self, tasks):
+        self.next_tasks = tasks
+
+    def reset(self):
+        random.random(), np.random.rand(), torch.rand(1)
+        self.tasks, self.time = self.next_tasks, 0
+        self.over = [False] * len(self.tasks)
+        self.episodes += 1
+        self.suite.goals_seen.append(tuple(task.goals for task in self.tasks))
+        return self.current()
+
+    def current(self):
+        ids = torch.tensor([task.task_id for task in self.tasks])
+        return TensorDict(
+            {"observation": ids[:, None].float(), "task_id": ids}, [len(self.tasks)]
+        )
+
+    def step(self, td):
+        self.time += 1
+        n = len(self.tasks)
+        success, reward, done = torch.zeros(n, 1).bool(), torch.zeros(n, 1), torch.ones(n, 1).bool()
+        truncated = torch.zeros(n, 1).bool()
+        for i, task in enumerate(self.tasks):
+            if self.over[i]:
+                success[i] = True  # what an idle environment says must not count
+                continue
+            reward[i] = 1.0
+            success[i] = bool(td["action"][i] == 1.0) and self.time > task.goals[0]
+            truncated[i] = self.time == self.suite.spec.horizon
+            done[i] = success[i] | truncated[i]
+            self.over[i] = bool(done[i])
+        td["next"] = TensorDict(
+            {"success": success, "reward": reward, "done": done, "truncated": truncated,
+             "valid": torch.ones(n, 1).bool()}, [n],
+        )  # fmt: skip
+        return td
+
+    def close(self):
+        self.closed = True
+
+
+class FakeSuite:
+    name = "fake"
+    spec = Spec()
+
+    def __init__(self, goals=((0, 1, 2), (0, 1, 2))):
+        self._tasks = tuple(Task(f"t{i}", i, goals=g) for i, g in enumerate(goals))
+        self.opened, self.goals_seen, self.vectors = [], [], []
+
+    def tasks(self, split="train"):
+        return self._tasks
+
+    def protocol(self):
+        return {"benchmark": "fake", "reward_version": "v2"}
+
+    def vector(self, tasks, seed, **options):
+        self.opened.append({"seed": seed, **options})
+        self.vectors.append(FakeVector(self, tasks))
+        return self.vectors[-1]
+
+
+class Learner(nn.Module):
+    """Acts with 1 in task 0, with 0 elsewhere; task 0 thus succeeds."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1), nn.Dropout(0.5))
+
+    def act(self, td, explore):
+        assert explore is False and not self.training and not torch.is_grad_enabled()
+        self.net(td["observation"])
+        td["action"] = (td["task_id"] == 0).float()[:, None]
+        return td
+
+
+def test_each_goal_once_and_the_numbers():
+    suite, evaluator = FakeSuite(), Evaluator(seed=3)
+    metrics = evaluator(suite, Learner())
+    assert suite.opened == [
+        {"seed": 3, "purpose": "evaluation", "autoreset": False, "terminate_on_success": True}
+    ]
+    assert suite.goals_seen[1:] == [((g,), (g,)) for g in range(3)]
+    assert metrics == {
+        "eval/success_rate": 0.5,
+        "eval/success_rate/t0": 1.0,
+        "eval/success_rate/t1": 0.0,
+        "eval/return/t0": 2.0,  # lengths 1, 2, 3
+        "eval/return/t1": 6.0,
+        "eval/episode_length/t0": 2.0,
+        "eval/episode_length/t1": 6.0,
+    }
+    assert evaluator.success.tolist() == [1.0, 0.0]
+    assert evaluator.episodes["length"].tolist() == [[1, 2, 3], [6, 6, 6]]
+
+
+def test_environments_stay_open_and_every_evaluation_starts_alike():
+    suite, evaluator = FakeSuite(), Evaluator()
+    evaluator(suite, Learner())
+    episodes = suite.vectors[0].episodes
+    evaluator(suite, Learner())
+    assert len(suite.vectors) == 1 and suite.vectors[0].episodes == episodes
+    evaluator.close()
+    assert suite.vectors[0].closed
+    evaluator(suite, Learner())
+    assert len(suite.vectors) == 2
+
+
+def test_goals_episodes_and_unequal_numbers():
+    suite = FakeSuite(goals=((0, 1, 2), (5,)))
+    evaluator = Evaluator(num_goals=2, episodes_per_goal=2)
+    metrics = evaluator(suite, Learner())
+    assert suite.goals_seen[1:] == [((0,), (5,))] * 2 + [((1,), (5,))] * 2
+    assert metrics["eval/episode_length/t0"] == 1.5
+    result = evaluator.result(10, suite, metrics)
+    assert [task["episodes"] for task in result["tasks"].values()] == [4, 2]
+    assert result["tasks"]["t0"]["goals"] == [0, 1] and result["tasks"]["t1"]["goals"] == [5]
+
+
+def test_modes_and_random_streams_are_left_as_they_were():
+    learner = Learner().train()
+    learner.net[2].eval()
+    modes = [module.training for module in learner.modules()]
+    before = {name: value.clone() for name, value in learner.state_dict().items()}
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    Evaluator()(FakeSuite(), learner)
+    assert [module.training for module in learner.modules()] == modes
+    assert all(torch.equal(before[k], v) for k, v in learner.state_dict().items())
+    assert random.getstate() == states[0]
+    assert np.random.get_state()[1].tolist() == states[1]
+    assert torch.equal(torch.get_rng_state(), states[2])
+
+
+def test_left_as_they_were_after_an_error_too():
+    learner, state = Learner(), torch.get_rng_state()
+    with pytest.raises(KeyError), untouched_randomness(0), evaluating(learner):
+        torch.rand(3)
+        raise KeyError
+    assert learner.training and torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_failed_evaluation_closes_its_environments():
+    suite, evaluator, learner = FakeSuite(), Evaluator(interval=10), Learner()
+    learner.act = None
+    assert evaluator.due(10)
+    with pytest.raises(TypeError):
+        evaluator(suite, learner)
+    assert suite.vectors[0].closed and evaluator.due(10)
+
+
+def test_due_and_state():
+    evaluator = Evaluator(interval=100)
+    assert not evaluator.due(0) and not evaluator.due(99)
+    assert evaluator.due(250)
+    evaluator(FakeSuite(), Learner())
+    assert not evaluator.due(250) and not evaluator.due(299) and evaluator.due(300)
+    other = Evaluator(interval=100)
+    other.load_state_dict(evaluator.state_dict())
+    assert not other.due(299) and other.due(300)
+
+
+@pytest.mark.parametrize("name", ["interval", "episodes_per_goal", "num_goals"])
+def test_bad_arguments(name):
+    with pytest.raises(ValueError, match=f"Evaluator.{name}"):
+        Evaluator(**{name: 0})
+
+
+def test_result_file(tmp_path, monkeypatch, caplog):
+    suite, evaluator = FakeSuite(), Evaluator(seed=4)
+    metrics = evaluator(suite, Learner())
+    path = evaluator.write_result(tmp_path / "eval", 100, suite, metrics)
+    assert path == tmp_path / "eval" / "100.json"
+    result = json.loads(path.read_text())
+    assert result["protocol"]["reward_version"] == "v2" and result["horizon"] == 6
+    assert result["episodes_per_task"] == 3 and result["seed"] == 4 and result["step"] == 100
+    assert result["tasks"]["t0"]["successes"] == [True] * 3
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    assert evaluator.write_result(tmp_path / "eval", 200, suite, metrics) is None
+    assert "Disk full" in caplog.text
+
+
+class Steer(nn.Module):
+    """Flies to the goal of the point mass; knows that odd tasks invert the action."""
+
+    def act(self, td, explore):
+        position, velocity, goal = td["observation"].split(2, -1)
+        sign = torch.where(td["task_id"] == 1, -1.0, 1.0)[:, None]
+        td["action"] = (sign * (5 * (goal - position) - 2 * velocity)).clamp(-1, 1)
+        return td
+
+
+def test_point_mass_the_same_again_whatever_came_before():
+    suite = PointMassSuite(num_tasks=2, num_goals=5)
+    first = Evaluator(seed=1)
+    metrics = first(suite, Steer())
+    assert first(suite, Steer()) == metrics
+    assert Evaluator(seed=1)(suite, Steer()) == metrics
+    assert metrics["eval/success_rate"] > 0.5
+
+
+class Scripted(nn.Module):
+    """Meta-World's own scripted policies, one for each task."""
+
+    def __init__(self, names):
+        super().__init__()
+        self.policies = [policies.ENV_POLICY_MAP[name]() for name in names]
+
+    def act(self, td, explore):
+        td["action"] = torch.from_numpy(self.actions(td["observation"].double().numpy())).float()
+        return td
+
+    def actions(self, observations):
+        pairs = zip(self.policies, observations, strict=True)
+        return np.clip([policy.get_action(row) for policy, row in pairs], -1.0, 1.0)
+
+    # What metaworld.evaluation calls.
+    def eval_action(self, observations):
+        return self.actions(np.asarray(observations))
+
+    def reset(self, mask):
+        pass
+
+
+def compare(names, goals):
+    """Success and mean return of our evaluator and upstream's; names -> (ours, theirs)."""
+    suite = MetaWorldSuite(list(names), workers=0)
+    evaluator = Evaluator(num_goals=goals)
+    ours = evaluator(suite, Scripted(names))
+    evaluator.close()
+    found = {}
+    for i, name in enumerate(names):
+        envs = metaworld.gym.make_vec(
+            "Meta-World/MT1", name, seed=42, vector_strategy="sync",
+            task_select="pseudorandom", terminate_on_success=True,
+        )  # fmt: skip
+        envs.call("toggle_sample_tasks_on_reset", True)
+        _, _, success, returns = metaworld.evaluation.evaluation(Scripted([name]), envs, goals)
+        envs.close()
+        mine = evaluator.episodes["return"][i].tolist()
+        found[name] = (
+            (ours[f"eval/success_rate/{name}"], mine),
+            (success[name], returns[name]),
+        )
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["reach-v3", "push-v3", "drawer-close-v3"])
+def test_agrees_with_metaworld_on_a_few_tasks(name):
+    (ours, mine), (theirs, returns) = compare([name], 50)[name]
+    assert ours == theirs
+    assert sorted(mine) == pytest.approx(sorted(returns), rel=1e-3)
