@@ -138,6 +138,7 @@ def test_constraints_pin_every_direct_dependency() -> None:
     pins = [line for line in lines if line and not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9a-z.]*", pin) for pin in pins)
     names = {_canonical(pin) for pin in pins}
-    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
-    asked = [*_project(ROOT)["dependencies"], *groups["dev"]]
+    root = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    asked = [*root["project"]["dependencies"], *root["dependency-groups"]["dev"]]
     assert {_canonical(r) for r in asked} <= names
+    assert set(root["tool"]["uv"]["constraint-dependencies"]) <= set(pins)
