@@ -14,6 +14,7 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from networks import similarity as similarities
+from networks.score_body import SCORE_HEADS, ScoreBody, head_rank
 from networks.top_k import (
     ROUNDINGS,
     SURROGATES,
@@ -26,8 +27,6 @@ from networks.top_k import (
 )
 from networks.trajectory_encoder import TrajectoryEncoder
 
-SCORE_HEADS = ("auto", "low_rank", "dense")
-LOW_RANK_FROM = 128
 SUMMARY_WINDOW = 5
 
 
@@ -78,8 +77,7 @@ class MaskGenerator(nn.Module):
             observation_dim: width of a state, without the task one-hot.
             pruning_ratio: share of entries set to zero, in [0, 1), per layer and task.
             hidden: width of the body's hidden layer.
-            score_head: `low_rank`, `dense`, or `auto`: low rank if some side of a mask is at least
-                128 wide. Neuron scores are always dense.
+            score_head: `low_rank`, `dense`, or `auto`: low rank if a mask is at least 128 wide.
             rank: rank of the low-rank scores.
             surrogate: `sigmoid_k`, `softmax` (published) or `identity`; see `networks.top_k`.
             noise_scale: factor of the Gumbel noise when `masks` is asked for noise (published: 1).
@@ -133,11 +131,6 @@ class MaskGenerator(nn.Module):
         self.similarity, self.similarity_target = similarity, similarity_target
         sizes = [shape[0] * (shape[1] if len(shape) == 2 else 1) for shape in shapes]
         self.kept = tuple(keep_count(size, pruning_ratio, rounding) for size in sizes)
-        if score_head == "auto":
-            widest = max(max(shape) for shape in shapes)
-            score_head = "low_rank" if widest >= LOW_RANK_FROM else "dense"
-        self.rank = rank if score_head == "low_rank" else 0
-
         self.encoder = encoder(observation_dim)
         self.encoder_target = copy.deepcopy(self.encoder).requires_grad_(False)
         if similarity_target == "gaussian_kl":
@@ -147,13 +140,7 @@ class MaskGenerator(nn.Module):
             self.register_buffer("task_mean", torch.zeros(latent))
             self.register_buffer("task_std", torch.ones(latent))
         inputs = num_tasks + (self.encoder.width if use_trajectory_info else 0)
-        self._pieces: list[int] = []
-        for shape, size in zip(shapes, sizes, strict=True):
-            low_rank = self.rank and len(shape) == 2
-            self._pieces += [side * self.rank for side in shape] if low_rank else [size]
-        self.body = nn.Sequential(
-            nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, sum(self._pieces))
-        )
+        self.body = ScoreBody(inputs, hidden, shapes, head_rank(score_head, rank, shapes))
 
     def encode(self, trajectories: TensorDictBase | None, *, slow: bool = False) -> Tensor:
         """Encode one trajectory per task; zeros where there is none.
@@ -182,17 +169,7 @@ class MaskGenerator(nn.Module):
         embedding = torch.eye(self.num_tasks, dtype=like.dtype, device=like.device)
         if self.use_trajectory_info:
             embedding = torch.cat((embedding, self.encode(trajectories)), -1)
-        pieces = iter(torch.split(self.body(embedding), self._pieces, -1))
-        scores = []
-        for shape in self.mask_shapes:
-            piece = next(pieces)
-            if self.rank and len(shape) == 2:
-                left = piece.view(-1, shape[0], self.rank)
-                right = next(pieces).view(-1, shape[1], self.rank)
-                scores.append(torch.bmm(left, right.transpose(1, 2)))
-            else:
-                scores.append(piece.view(-1, *shape))
-        return scores
+        return cast(list[Tensor], self.body(embedding))
 
     def masks(self, scores: Sequence[Tensor], noise: bool = False) -> list[Tensor]:
         """Return straight-through masks [num_tasks, *shape]: exactly 0.0 or 1.0, with a gradient.

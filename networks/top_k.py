@@ -27,14 +27,19 @@ def keep_count(size: int, pruning_ratio: float, rounding: str = "round") -> int:
     return max(1, math.floor((1.0 - pruning_ratio) * size + 0.5 + 1e-6))
 
 
+def deviation(scores: Tensor) -> Tensor:
+    """Return the standard deviation over the last dimension, [*, 1]; faster than `torch.std`."""
+    centred = scores - scores.mean(-1, keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
+    return norm / math.sqrt(max(1, scores.shape[-1] - 1))
+
+
 def standardised(scores: Tensor) -> Tensor:
     """Return scores / std(scores), the std taken over the last dimension as a constant.
 
     A positive factor never changes which entries are largest.
     """
-    if scores.shape[-1] < 2:
-        return scores
-    return scores / scores.detach().std(-1, keepdim=True).clamp_min(1e-8)
+    return scores / deviation(scores.detach()).clamp_min(1e-8) if scores.shape[-1] > 1 else scores
 
 
 def gumbel_like(scores: Tensor) -> Tensor:
@@ -49,12 +54,14 @@ def hard_top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     k-th score itself if k = N.
     """
     scores = scores.detach()
-    largest = scores.topk(k, sorted=False)
-    mask = torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, largest.indices, True)
-    lowest_kept = largest.values.amin(-1, keepdim=True)
+    mask = torch.zeros_like(scores, dtype=torch.bool)
     if k == scores.shape[-1]:
-        return mask, lowest_kept
-    highest_dropped = scores.masked_fill(mask, -torch.inf).amax(-1, keepdim=True)
+        return ~mask, scores.amin(-1, keepdim=True)
+    largest = scores.topk(k + 1, sorted=False)
+    mask.scatter_(-1, largest.indices, True)
+    highest_dropped, last = largest.values.min(-1, keepdim=True)
+    mask.scatter_(-1, largest.indices.gather(-1, last), False)
+    lowest_kept = largest.values.scatter(-1, last, torch.inf).amin(-1, keepdim=True)
     return mask, 0.5 * (lowest_kept + highest_dropped)
 
 
@@ -106,7 +113,7 @@ def swap_towards(
     if count > 0:
         gain = scores.masked_fill(old, -torch.inf).topk(count, sorted=True)
         loss = scores.masked_fill(~old, torch.inf).topk(count, largest=False, sorted=True)
-        better = gain.values - loss.values > margin * scores.std(-1, keepdim=True)
+        better = gain.values - loss.values > margin * deviation(scores)
         mask.scatter_(-1, gain.indices, better)
         mask.scatter_(-1, loss.indices, ~better)
     return torch.where(old.sum(-1, keepdim=True) == k, mask, fresh)

@@ -75,11 +75,11 @@ def test_invariant_10_deterministic_and_equivariant(head):
     order = torch.tensor([2, 0, 1])
     permuted = copy.deepcopy(generator)
     with torch.no_grad():  # the one-hot columns, permuted, are the permuted tasks
-        permuted.body[0].weight[:, :3] = generator.body[0].weight[:, :3][:, order]
+        permuted.body.first.weight[:, :3] = generator.body.first.weight[:, :3][:, order]
     for a, b in zip(first, permuted.masks(permuted.scores(drawn[order])), strict=True):
         assert torch.equal(a[order], b)
     with torch.no_grad():
-        generator.body[0].weight[:, 1] = generator.body[0].weight[:, 0]
+        generator.body.first.weight[:, 1] = generator.body.first.weight[:, 0]
         drawn["observation"][1] = drawn["observation"][0]
     for mask in generator.hard(generator.scores(drawn)):
         assert torch.equal(mask[0], mask[1])
@@ -107,7 +107,7 @@ def test_invariant_12_gradient_at_full_width():
     torch.manual_seed(0)
     network = MaskedMLP(39, 8, 2)
     generator = MaskGenerator(network.mask_shapes, 2, 39, encoder=partial(ENCODER, width=16))
-    assert generator.rank == 16
+    assert generator.body.rank == 16
     drawn = TensorDict(
         {"observation": torch.randn(2, 5, 39), "mask": torch.ones(2, 5, dtype=torch.bool)}, [2, 5]
     )
@@ -231,8 +231,8 @@ def test_commits_change_little_at_a_time():
 
 
 def test_score_heads():
-    assert build().rank == 0
-    assert build(((128, 4),), rank=5).rank == 5
+    assert build().body.rank == 0
+    assert build(((128, 4),), rank=5).body.rank == 5
     generator = build(score_head="low_rank", rank=2)
     for score in generator.scores(None):
         assert torch.linalg.matrix_rank(score.detach()).max() <= 2
