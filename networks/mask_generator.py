@@ -93,8 +93,9 @@ class MaskGenerator(nn.Module):
                 or `gaussian_kl`.
 
         Raises:
-            ValueError: if an argument is out of its range or not among its options, or if
-                `similarity_target` is `gaussian_kl` and the encoder has no `pretrain_passes`.
+            ValueError: if an argument is out of its range or not among its options, if
+                `similarity_target` is `gaussian_kl` and the encoder has no `pretrain_passes`, or
+                `chance_corrected` and `similarity` is not `overlap`.
         """
         super().__init__()
         shapes = tuple(tuple(int(size) for size in shape) for shape in mask_shapes)
@@ -133,6 +134,8 @@ class MaskGenerator(nn.Module):
         self.kept = tuple(keep_count(size, pruning_ratio, rounding) for size in sizes)
         self.encoder = encoder(observation_dim)
         self.encoder_target = copy.deepcopy(self.encoder).requires_grad_(False)
+        if similarity == "exp_distance" and similarity_target == "chance_corrected":
+            raise ValueError("similarity must be overlap for similarity_target chance_corrected")
         if similarity_target == "gaussian_kl":
             if not self.encoder.pretrain_passes:
                 raise ValueError("pretrain_passes of the encoder must be positive for gaussian_kl")
@@ -214,12 +217,10 @@ class MaskGenerator(nn.Module):
             return similarities.gaussian_kl_similarity(mean, std)
         encoding = self.encode(trajectories, slow=True)
         if self.similarity == "exp_distance":
-            target = similarities.exp_distance([encoding])
-        else:
-            target = similarities.encoding_similarity(encoding)
-        if self.similarity_target == "chance_corrected":
-            target = similarities.chance_corrected(target, self.pruning_ratio)
-        return target
+            return similarities.exp_distance([encoding])
+        target = similarities.encoding_similarity(encoding)
+        corrected = similarities.chance_corrected(target, self.pruning_ratio)
+        return corrected if self.similarity_target == "chance_corrected" else target
 
     def similarity_loss(
         self, trajectories: TensorDictBase | None, target: Tensor | None = None
@@ -231,8 +232,7 @@ class MaskGenerator(nn.Module):
             target: [num_tasks, num_tasks], such as another generator's `target_similarity`; None
                 takes this generator's own.
         """
-        if target is None:
-            target = self.target_similarity(trajectories)
+        target = self.target_similarity(trajectories) if target is None else target
         masks = self.masks(self.scores(trajectories))
         if self.similarity == "overlap":
             return similarities.mean_square(similarities.overlap(masks), target)
@@ -251,9 +251,8 @@ class MaskGenerator(nn.Module):
         self.encoder.pretrain(observation.flatten(0, 1), mask.flatten(0, 1))
         if self.similarity_target == "gaussian_kl":
             with torch.no_grad():
-                mean, std = self.encoder.summary(
-                    observation[:, :SUMMARY_WINDOW], mask[:, :SUMMARY_WINDOW]
-                )
+                recent = observation[:, :SUMMARY_WINDOW], mask[:, :SUMMARY_WINDOW]
+                mean, std = self.encoder.summary(*recent)
                 self.get_buffer("task_mean").copy_(mean)
                 self.get_buffer("task_std").copy_(std)
 

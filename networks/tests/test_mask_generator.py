@@ -314,3 +314,8 @@ def test_copy_and_state_dict():
 def test_errors_name_the_argument(name, options):
     with pytest.raises(ValueError, match=f"^{name} must"):
         build(**options)
+
+
+def test_chance_correction_belongs_to_the_overlap():
+    with pytest.raises(ValueError, match="similarity"):
+        build(similarity="exp_distance", similarity_target="chance_corrected")
