@@ -1,13 +1,15 @@
 import dataclasses
 import errno
+import functools
 import json
 import random
 
+import gymnasium
 import metaworld.evaluation
 import numpy as np
 import pytest
 import torch
-from metaworld import policies
+from metaworld import env_dict, policies
 from tensordict import TensorDict
 from torch import nn
 
@@ -276,32 +278,22 @@ class Scripted(nn.Module):
         pass
 
 
-def compare(names, goals):
-    """Success and mean return of our evaluator and upstream's; names -> (ours, theirs)."""
-    suite = MetaWorldSuite(list(names), workers=0)
-    evaluator = Evaluator(num_goals=goals)
-    ours = evaluator(suite, Scripted(names))
-    evaluator.close()
-    found = {}
-    for i, name in enumerate(names):
-        envs = metaworld.gym.make_vec(
-            "Meta-World/MT1", name, seed=42, vector_strategy="sync",
-            task_select="pseudorandom", terminate_on_success=True,
-        )  # fmt: skip
-        envs.call("toggle_sample_tasks_on_reset", True)
-        _, _, success, returns = metaworld.evaluation.evaluation(Scripted([name]), envs, goals)
-        envs.close()
-        mine = evaluator.episodes["return"][i].tolist()
-        found[name] = (
-            (ours[f"eval/success_rate/{name}"], mine),
-            (success[name], returns[name]),
-        )
-    return found
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["reach-v3", "push-v3", "drawer-close-v3"])
-def test_agrees_with_metaworld_on_a_few_tasks(name):
-    (ours, mine), (theirs, returns) = compare([name], 50)[name]
-    assert ours == theirs
-    assert sorted(mine) == pytest.approx(sorted(returns), rel=1e-3)
+@pytest.mark.parametrize("name", env_dict.MT10_V3)
+def test_agrees_with_metaworld_on_the_scripted_policies(name):
+    """Same goals, so the success rates are equal; upstream's observations have twice the digits,
+    which moves a threshold in a scripted policy now and then: the returns differ a little."""
+    evaluator = Evaluator()
+    ours = evaluator(MetaWorldSuite([name], workers=0), Scripted([name]))
+    evaluator.close()
+    make = functools.partial(metaworld.make_mt_envs, name, seed=42, task_select="pseudorandom")
+    envs = gymnasium.vector.SyncVectorEnv(
+        [make], autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP
+    )
+    envs.call("toggle_sample_tasks_on_reset", True)
+    _, mean_return, success, _ = metaworld.evaluation.evaluation(Scripted([name]), envs, 50)
+    envs.close()
+    print(name, ours[f"eval/success_rate/{name}"], success[name],
+          ours[f"eval/return/{name}"], mean_return)  # fmt: skip
+    assert ours[f"eval/success_rate/{name}"] == success[name]
+    assert ours[f"eval/return/{name}"] == pytest.approx(mean_return, rel=0.01)

@@ -1,0 +1,148 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from runners import config, evaluate
+from runners.checkpoint import Checkpointer
+from runners.saved_run import SavedRun
+
+CONFIG = """
+import envs.point_mass
+import runners.evaluation
+import runners.training
+import {module}
+
+train.suite = @PointMassSuite()
+train.algorithm = @ConstantLearner
+train.evaluator = @Evaluator()
+PointMassSuite.num_tasks = 2
+PointMassSuite.num_goals = 4
+Evaluator.interval = 100
+Evaluator.seed = 5
+"""
+
+LEARNER = """
+import gin
+import torch
+
+
+@gin.configurable
+class ConstantLearner(torch.nn.Module):
+    def __init__(self, sizes):
+        super().__init__()
+        self.action = torch.nn.Parameter(torch.zeros(sizes.action_dim))
+
+    def act(self, td, explore):
+        td["action"] = self.action.expand(*td.batch_size, -1).clone()
+        return td
+"""
+
+
+class Constant(torch.nn.Module):
+    def __init__(self, value):
+        super().__init__()
+        self.action = torch.nn.Parameter(torch.full((2,), float(value)))
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run folder of a learner that always does the same, with three checkpoints."""
+    module = f"constant_learner_{os.getpid()}"
+    (tmp_path / f"{module}.py").write_text(LEARNER)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield_folder = tmp_path / "run"
+    yield_folder.mkdir()
+    (yield_folder / "config.gin").write_text(CONFIG.format(module=module))
+    saver = Checkpointer().bind(yield_folder / "checkpoints")
+    saver.save(10, learner=Constant(0.1))
+    saver.save(20, learner=Constant(0.2))
+    saver.mark_best(15, 0.5, learner=Constant(0.15))
+    return yield_folder
+
+
+def call(*arguments):
+    return evaluate.main(["evaluate", *map(str, arguments)])
+
+
+def test_prints_a_table_and_writes_json(run, capsys):
+    assert call(run) == 0
+    out, error = capsys.readouterr()
+    lines = [line.split("\t") for line in out.splitlines()]
+    assert lines[0] == ["task", "success", "return", "length", "episodes"]
+    assert [line[0] for line in lines[1:]] == ["turn-0", "turn-1", "mean"]
+    path = run / "eval" / "evaluate_20_seed_5.json"
+    assert str(path) in error
+    result = json.loads(path.read_text())
+    assert result["step"] == 20 and result["seed"] == 5 and result["episodes_per_task"] == 4
+    assert result["protocol"]["horizon"] == 30
+
+
+@pytest.mark.parametrize("which, step, value", [("latest", 20, 0.2), ("10", 10, 0.1)])
+def test_chooses_the_checkpoint(run, which, step, value):
+    saved = SavedRun(run, which)
+    assert saved.step == step
+    assert saved.learner.action.tolist() == pytest.approx([value, value])
+
+
+def test_best(run):
+    saved = SavedRun(run, "best")
+    assert saved.step == 15 and saved.learner.action[0].item() == pytest.approx(0.15)
+
+
+def test_a_damaged_checkpoint_gives_way(run):
+    path = run / "checkpoints" / "step_000000000020" / "learner.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+    assert SavedRun(run).step == 10
+
+
+def test_episodes_and_seed(run):
+    evaluator = SavedRun(run).evaluator(episodes=3, seed=8)
+    assert (evaluator.num_goals, evaluator.episodes_per_goal, evaluator.seed) == (3, 1, 8)
+    evaluator = SavedRun(run).evaluator(episodes=8)
+    assert (evaluator.num_goals, evaluator.episodes_per_goal) == (4, 2)
+    with pytest.raises(config.ConfigError, match="--episodes=6"):
+        SavedRun(run).evaluator(episodes=6)
+
+
+def test_wrong_input_is_one_line_and_2(run, capsys, tmp_path):
+    checkpoint = run / "checkpoints"
+    for arguments, says in [
+        ((), "one run folder"),
+        ((run, run), "one run folder"),
+        ((tmp_path / "nothing",), "no config.gin"),
+        ((run, "--checkpoint=30"), "there are: 10, 20, best"),
+        ((run, "--checkpoint=newest"), "latest, best or an environment step"),
+        ((run, "--episodes=0"), "episodes"),
+        ((run, "--episodes=6"), "--episodes=6"),
+        ((run, "--device=tpux"), "--device=tpux"),
+        ((run, "--unknown=1"), "unknown"),
+    ]:
+        assert call(*arguments) == 2, arguments
+        out, error = capsys.readouterr()
+        assert out == "" and error.count("\n") == 1 and says in error, (arguments, error)
+    for path in checkpoint.glob("*/learner.json"):
+        path.unlink()
+    assert call(run) == 2
+    assert "learner.json" in capsys.readouterr().err
+    shutil.rmtree(checkpoint)
+    assert call(run) == 2
+    assert "there are: none" in capsys.readouterr().err
+
+
+def test_help_is_quick_and_loads_no_torch():
+    root = Path(__file__).resolve().parents[2]
+    started = time.monotonic()
+    command = [sys.executable, "-X", "importtime", "-m", "runners.evaluate", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True)
+    assert time.monotonic() - started < 2.0
+    assert "--checkpoint" in done.stdout.replace("--[no]", "--")
+    assert not {"torch", "metaworld", "gin"} & {
+        line.split("|")[-1].strip() for line in done.stderr.splitlines()
+    }
