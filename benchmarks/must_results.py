@@ -1,0 +1,165 @@
+"""Tables and curves of docs/results/must.md, made from the metrics of finished runs.
+
+    python benchmarks/must_results.py runs --out docs/results
+
+`runs` holds `<experiment>/seed_<n>/metrics.jsonl`, as the commands in the page write them.
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+TASKS = ("reach-v3", "drawer-close-v3")
+METHODS = {
+    "mtsac_two_tasks": "MT-SAC",
+    "must_two_tasks_dense": "MUST, pruning ratio 0",
+    "must_two_tasks_fixed": "fixed random masks",
+    "must_two_tasks": "MUST",
+    "must_two_tasks_rl_only": "MUST, RL loss only",
+    "must_two_tasks_no_trajectory": "MUST, no trajectory input",
+    "must_two_tasks_reference": "MUST, reference options",
+}
+THRESHOLDS = {
+    "mtsac_two_tasks": (0.8, 0.9),
+    "must_two_tasks_dense": (0.8, 0.9),
+    "must_two_tasks_fixed": (0.55, 0.8),
+    "must_two_tasks": (0.55, 0.8),
+}
+LAST = (60_000, 70_000, 80_000)  # 30, 35 and 40 thousand steps of each task
+STYLES = ("-", "--", ":", "-.")
+
+Records = list[dict[str, float]]
+
+
+def load(folder: Path) -> Records:
+    """Records of one run, in order."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def series(records: Records, tag: str) -> dict[int, float]:
+    """Step to value, where the tag was written."""
+    return {int(r["step"]): r[tag] for r in records if r.get(tag) is not None}
+
+
+def final(records: Records, task: str) -> float:
+    """Mean success over the evaluations at 30, 35 and 40 thousand steps of each task."""
+    curve = series(records, f"eval/success_rate/{task}")
+    return statistics.fmean(curve[step] for step in LAST if step in curve)
+
+
+def minutes(records: Records) -> float:
+    """Wall-clock minutes from the first to the last record."""
+    return (records[-1]["wall_time"] - records[0]["wall_time"]) / 60.0
+
+
+def table(runs: dict[str, dict[int, Records]]) -> Iterable[str]:
+    """Markdown rows: each seed, the median, the threshold."""
+    yield "| method | seed | reach-v3 | drawer-close-v3 | minutes |"
+    yield "|---|---|---|---|---|"
+    for name, seeds in runs.items():
+        values = {s: [final(r, t) for t in TASKS] for s, r in seeds.items()}
+        for seed, (reach, drawer) in values.items():
+            spent = minutes(seeds[seed])
+            yield f"| {METHODS[name]} | {seed} | {reach:.2f} | {drawer:.2f} | {spent:.1f} |"
+        medians = [statistics.median(v[i] for v in values.values()) for i in range(2)]
+        text = f"| **{METHODS[name]}** | median of {len(values)} "
+        text += f"| **{medians[0]:.2f}** | **{medians[1]:.2f}** |"
+        if name in THRESHOLDS:
+            wanted = THRESHOLDS[name]
+            met = all(m >= w for m, w in zip(medians, wanted, strict=True))
+            text += f" threshold {wanted[0]} / {wanted[1]}: {'met' if met else 'missed'} |"
+        else:
+            text += " |"
+        yield text
+
+
+def plot_success(runs: dict[str, dict[int, Records]], path: Path) -> None:
+    """Success against steps of each task: mean and range over seeds."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
+    for axis, task in zip(axes, TASKS, strict=True):
+        for i, (name, seeds) in enumerate(runs.items()):
+            curves = [series(r, f"eval/success_rate/{task}") for r in seeds.values()]
+            steps = sorted(set.intersection(*(set(c) for c in curves)))
+            values = [[c[s] for c in curves] for s in steps]
+            x = [s / 2 / 1000 for s in steps]
+            axis.plot(
+                x,
+                [statistics.fmean(v) for v in values],
+                STYLES[i % 4],
+                color=f"C{i}",
+                label=f"{METHODS[name]} ({len(curves)} seeds)",
+            )
+            low, high = [min(v) for v in values], [max(v) for v in values]
+            axis.fill_between(x, low, high, color=f"C{i}", alpha=0.12)
+        axis.set(title=task, xlabel="steps of each task, thousands", ylim=(-0.02, 1.02))
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("success rate, 50 goals")
+    axes[0].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def plot_masks(seeds: dict[int, Records], path: Path) -> None:
+    """What happens to the masks of MUST over its commits."""
+    figure, axes = plt.subplots(1, 4, figsize=(15, 3.6))
+    panels = ("kept_fraction", "overlap", "turnover")
+    titles = ("share of weights kept", "overlap between tasks", "exchanged at a commit")
+    for axis, tag, title in zip(axes, panels, titles, strict=False):
+        for i, name in enumerate(("actor", "critic_0", "critic_1")):
+            for seed, records in seeds.items():
+                curve = series(records, f"mask/{tag}/{name}")
+                label = name if seed == min(seeds) else None
+                x = [s / 2000 for s in curve]
+                axis.plot(x, list(curve.values()), STYLES[i], color=f"C{i}", label=label)
+        axis.set(title=title, xlabel="steps of each task, thousands")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylim(0.0, 1.0)
+    axes[0].legend(fontsize=8)
+    for i, (tag, label) in enumerate((("before", "before a commit"), ("after", "right after"))):
+        for seed, records in seeds.items():
+            curve = series(records, f"commit/success_rate_{tag}")
+            x = [s / 2000 for s in curve]
+            shown = label if seed == min(seeds) else None
+            axes[3].plot(x, list(curve.values()), STYLES[i], color=f"C{i}", label=shown)
+    axes[3].set(title="success at commits", xlabel="steps of each task, thousands")
+    axes[3].set_ylim(-0.02, 1.02)
+    axes[3].grid(alpha=0.3)
+    axes[3].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Read the runs, write the table and the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    arguments = parser.parse_args()
+    runs: dict[str, dict[int, Records]] = {}
+    for name in METHODS:
+        for folder in sorted((arguments.runs / name).glob("seed_*")):
+            records = load(folder)
+            if records and records[-1]["step"] >= LAST[-1]:
+                runs.setdefault(name, {})[int(folder.name.removeprefix("seed_"))] = records
+    if not runs:
+        raise SystemExit(f"no finished run of {', '.join(METHODS)} under {arguments.runs}")
+    text = "\n".join(table(runs)) + "\n"
+    (arguments.out / "must_table.md").write_text(text)
+    plot_success(runs, arguments.out / "must_success.png")
+    if "must_two_tasks" in runs:
+        plot_masks(runs["must_two_tasks"], arguments.out / "must_masks.png")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
