@@ -118,8 +118,9 @@ class TrajectoryStore:
         valid, done, success = (
             after[key].squeeze(1).cpu() for key in ("valid", "done", "success")
         )
-        running = state["running"].masked_fill_(first[:, None, None], 0.0)
-        steps = state["steps"].masked_fill_(first, 0)
+        running, steps = state["running"], state["steps"].masked_fill_(first, 0)
+        if first.any():
+            running[first] = 0.0
         whole = (state["whole"] | first) & valid & (steps < self.horizon)
         succeeding = (state["succeeding"] & ~first) | (success & valid)
 
