@@ -198,7 +198,7 @@ class Chunk:
                 "elapsed": self._elapsed[i],
                 "done": self._done[i],
                 "rng": rng.bit_generator.state,
-                "rows": {name: arrays[name][i].copy() for name in arrays if name != "action"},
+                "rows": {name: np.array(arrays[name][i]) for name in arrays if name != "action"},
                 "simulator": environment.snapshot(),
             }
             for i, (rng, environment) in enumerate(zip(self._rngs, self._environments, strict=True))

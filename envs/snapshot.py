@@ -19,9 +19,7 @@ DERIVED_ARRAYS = ("xpos", "xquat", "xmat", "xipos", "ximat", "geom_xpos", "geom_
     "site_xpos",
     "site_xmat",
 )
-SPACES = ("action_space", "observation_space", "goal_space", "_random_reset_space")
 FIXED = {"model", "data", "mujoco_renderer", "_ezpickle_args", "_ezpickle_kwargs", "spec"}
-FIXED |= {"sawyer_observation_space", "discrete_goal_space", *SPACES}
 
 
 def take(environment: Any) -> dict[str, Any]:
@@ -41,7 +39,7 @@ def take(environment: Any) -> dict[str, Any]:
     attributes = {
         name: encoder.encode(value, name)
         for name, value in vars(environment).items()
-        if name not in FIXED
+        if name not in FIXED and not isinstance(value, gymnasium.Space)
     }
     return {
         "physics": physics,
@@ -49,7 +47,7 @@ def take(environment: Any) -> dict[str, Any]:
         "derived": {name: getattr(data, name).copy() for name in DERIVED_ARRAYS},
         "attributes": attributes,
         "buffers": encoder.buffers,
-        "spaces": {name: _space_state(getattr(environment, name, None)) for name in SPACES},
+        "spaces": {name: _space_state(space) for name, space in _spaces(environment).items()},
     }
 
 
@@ -66,7 +64,8 @@ def put(environment: Any, state: Mapping[str, Any]) -> None:
     for name, array in state["derived"].items():
         getattr(data, name)[:] = array
     buffers = [np.array(buffer) for buffer in state["buffers"]]
-    for name in set(vars(environment)) - FIXED - set(state["attributes"]):
+    gone = set(vars(environment)) - FIXED - set(_spaces(environment)) - set(state["attributes"])
+    for name in gone:
         delattr(environment, name)
     for name, value in state["attributes"].items():
         setattr(environment, name, _decode(value, environment, buffers))
@@ -152,7 +151,12 @@ def _decode(value: Any, environment: Any, buffers: list[NDArray[Any]]) -> Any:
     )
 
 
-def _space_state(space: gymnasium.Space[Any] | None) -> dict[str, Any] | None:
-    if space is None or space._np_random is None:  # the property would seed it
+def _spaces(environment: Any) -> dict[str, gymnasium.Space[Any]]:
+    members = vars(environment).items()
+    return {name: value for name, value in members if isinstance(value, gymnasium.Space)}
+
+
+def _space_state(space: gymnasium.Space[Any]) -> dict[str, Any] | None:
+    if space._np_random is None:  # the property would seed it
         return None
     return dict(space._np_random.bit_generator.state)

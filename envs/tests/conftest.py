@@ -1,0 +1,53 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Goals are drawn once per test session, never read from the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def goals():
+    """The first ten goals of each task of MT50(seed=42); a slow test draws them anew."""
+    plain = json.loads((DATA / "goals_mt50_seed42.json").read_text())
+    return {"train": {name: [np.array(v) for v in values] for name, values in plain.items()}}
+
+
+@pytest.fixture
+def rollout():
+    """Step a vector with seeded uniform actions; a stacked TensorDict `[steps, n]`."""
+
+    def run(vector, steps, seed=0, start=None):
+        generator = torch.Generator().manual_seed(seed)
+        td, out = start if start is not None else vector.reset(), []
+        for _ in range(steps):
+            size = (vector.num_envs, vector.rules.action_dim)
+            td["action"] = torch.rand(size, generator=generator) * 2 - 1
+            out.append(vector.step(td))
+            td = vector.current()
+        return torch.stack(out)
+
+    return run
+
+
+@pytest.fixture
+def same():
+    """Assert that two TensorDicts are equal, key by key, bit for bit."""
+
+    def check(a, b):
+        keys = set(a.keys(True, True))
+        assert keys == set(b.keys(True, True))
+        for key in keys:
+            assert torch.equal(a[key], b[key]), key
+
+    return check

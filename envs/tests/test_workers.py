@@ -1,0 +1,164 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from envs.episodes import Rules, Seed
+from envs.plane import build
+from envs.point_mass import PointMassSuite
+from envs.vector import VectorTasks
+from envs.workers import WorkerPool
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def shared_segments():
+    return set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
+
+
+def gone(pids, seconds=20.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if not any(alive(pid) for pid in pids):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def step(vector):
+    td = vector.current()
+    td["action"] = torch.full((vector.num_envs, 2), 0.5)
+    return vector.step(td)
+
+
+def test_both_modes_and_snapshots_across_them(rollout, same):
+    before = shared_segments()
+    with PointMassSuite(3).vector(seed=4) as vector:
+        expected = rollout(vector, 40)
+        state = vector.state_dict()
+        later = rollout(vector, 40, seed=1, start=vector.current())
+    with PointMassSuite(3, workers=2).vector(seed=4) as vector:
+        pids = vector.worker_pids
+        assert len(pids) == 2
+        same(rollout(vector, 40), expected)
+        own = vector.state_dict()
+        same(rollout(vector, 40, seed=1, start=vector.current()), later)
+        vector.load_state_dict(state)
+        same(rollout(vector, 40, seed=1, start=vector.current()), later)
+        vector.load_state_dict(own)
+        tasks = PointMassSuite(3).tasks("test")
+        vector.assign(tasks)
+        vector.reset()
+        with PointMassSuite(3).vector() as other:
+            other.load_state_dict(own)
+            other.assign(tasks)
+            same(vector.current(), other.reset())
+    assert gone(pids) and shared_segments() <= before
+
+
+def test_killed_and_hung_workers_are_replaced():
+    before = shared_segments()
+    with PointMassSuite(3, workers=2, timeout=8.0).vector(seed=4) as vector:
+        root = vector.reset()
+        first, second = vector.worker_pids
+        for signals, victim in ((signal.SIGKILL, second), (signal.SIGSTOP, first)):
+            step(vector)
+            root = vector.current()
+            os.kill(victim, signals)
+            td = step(vector)
+            lost = [False, True, True] if victim == second else [True, False, False]
+            assert (~td["next", "valid"][:, 0]).tolist() == lost
+            assert td["next", "truncated"][:, 0].tolist() == lost
+            assert not td["next", "terminated"].any()
+            rows = torch.tensor(lost)
+            assert torch.equal(td["next", "observation"][rows], root["observation"][rows])
+            fresh = vector.current()
+            assert fresh["is_init"][:, 0].tolist() == lost
+            assert torch.equal(fresh["episode"] - root["episode"], rows.long())
+            assert step(vector)["next", "valid"].all()
+        assert vector.faults["worker_restarts"] == 2
+        pids = (first, second, *vector.worker_pids)
+        state = vector.state_dict()
+    assert gone(pids) and shared_segments() <= before
+    with PointMassSuite(3).vector() as vector:
+        vector.load_state_dict(state)
+        assert vector.faults["worker_restarts"] == 2  # counters survive
+
+
+def test_without_autoreset_a_lost_episode_rests():
+    with PointMassSuite(2, workers=1).vector(autoreset=False) as vector:
+        vector.reset()
+        os.kill(vector.worker_pids[0], signal.SIGKILL)
+        td = step(vector)
+        assert td["next", "done"].all() and not td["next", "valid"].any()
+        td = step(vector)
+        assert td["next", "done"].all() and not td["next", "valid"].any()
+        assert vector.reset()["is_init"].all()
+        assert step(vector)["next", "valid"].all()
+
+
+def test_too_many_failures_stop_with_the_traceback(monkeypatch):
+    monkeypatch.setattr(WorkerPool, "max_restarts", 1)
+    tasks = PointMassSuite(1).tasks()
+    vector = VectorTasks(
+        partial(build, "no number"),
+        tasks,
+        Rules(6, 2, 30),
+        seeds=[Seed(0)],
+        check=lambda tasks: None,
+        workers=1,
+    )
+    pids = vector.worker_pids
+    with pytest.raises(RuntimeError, match="(?s)failed 2 times.*Traceback.*plane.py"):
+        vector.reset()
+    assert gone(pids)
+    vector.close()
+
+
+SCRIPT = """
+import sys, time
+from envs.point_mass import PointMassSuite
+if __name__ == "__main__":
+    vector = PointMassSuite(2, workers=2).vector()
+    vector.reset()
+    print(*vector.worker_pids, flush=True)
+    if sys.argv[1] == "wait":
+        time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("ending", ["wait", "leave"])
+def test_workers_die_with_their_parent_and_ignore_ctrl_c(tmp_path, ending):
+    before = shared_segments()
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    root = str(Path(__file__).parents[2])
+    parent = subprocess.Popen(
+        [sys.executable, str(script), ending],
+        env={**os.environ, "PYTHONPATH": root},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    pids = [int(word) for word in parent.stdout.readline().split()]
+    assert len(pids) == 2
+    if ending == "wait":
+        for pid in pids:
+            os.kill(pid, signal.SIGINT)
+            os.kill(pid, signal.SIGTERM)
+        time.sleep(0.3)
+        assert all(alive(pid) for pid in pids)
+        parent.kill()
+    assert parent.wait(timeout=30) == (0 if ending == "leave" else -signal.SIGKILL)
+    parent.stdout.close()
+    assert gone(pids) and shared_segments() <= before
