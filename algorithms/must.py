@@ -179,7 +179,7 @@ class MaskedSAC(SAC):
         """Move each generator so that masks overlap as trajectories resemble each other."""
         groups = [self.groups[f"supervised/{name}"] for name in self.names]
         for g in self.generators:
-            g.pretrain(context)
+            g.pretrain(self._normalised(context))
         for _ in range(self.sl_steps):
             drawn = self._draw(context)
             loss = torch.stack([g.similarity_loss(drawn) for g in self.generators]).sum()
@@ -236,9 +236,15 @@ class MaskedSAC(SAC):
         index = torch.multinomial(probability, 1).squeeze(1)
         rows = torch.arange(self.num_tasks, device=index.device)
         observation, mask = context["observation"][rows, index], context["mask"][rows, index]
-        if self.normalizer is not None:
-            observation = self.normalizer(observation)
-        return TensorDict({"observation": observation, "mask": mask}, mask.shape)
+        drawn = TensorDict({"observation": observation, "mask": mask}, mask.shape)
+        return self._normalised(drawn)
+
+    def _normalised(self, trajectories: TensorDict) -> TensorDict:
+        """Trajectories as the encoders see them."""
+        if self.normalizer is None:
+            return trajectories
+        observation = self.normalizer(trajectories["observation"])
+        return trajectories.copy().set("observation", observation)
 
     def _scores(self, drawn: TensorDict | None) -> list[Masks]:
         return [g.scores(drawn) for g in self.generators]

@@ -15,7 +15,7 @@ ROUNDINGS = ("round", "trunc")
 def keep_count(size: int, pruning_ratio: float, rounding: str = "round") -> int:
     """Return how many of `size` entries stay: max(1, round((1 - pruning_ratio) size)).
 
-    Halves round up; a share that floating point misses by less than 1e-6 counts as met.
+    Rounding is Python's, halves to the even number.
 
     Args:
         size: number of entries N.
@@ -24,7 +24,7 @@ def keep_count(size: int, pruning_ratio: float, rounding: str = "round") -> int:
     """
     if rounding == "trunc":
         return max(1, int(size - size * pruning_ratio))
-    return max(1, math.floor((1.0 - pruning_ratio) * size + 0.5 + 1e-6))
+    return max(1, round((1.0 - pruning_ratio) * size))
 
 
 def deviation(scores: Tensor) -> Tensor:
