@@ -81,7 +81,7 @@ def _wrong(message: str) -> int:
 def _print(result: dict[str, Any], path: Path | None) -> None:
     """A table per task: framed on a terminal, tab-separated when piped."""
     header = ("task", "success", "return", "length", "episodes")
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             name,
             f"{task['success_rate']:.3f}",

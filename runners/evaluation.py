@@ -21,7 +21,7 @@ log = logging.getLogger("absl")
 
 Episodes = dict[str, Tensor]
 """`success` and `valid` bool, `return` float64, `length` int64, each `[num_tasks, episodes]`, and
-`counted`, bool: False where a task has fewer goals than the others and the column is not its own."""
+`counted`, bool: False where a task has fewer goals than the others: no episode of its own."""
 
 
 @contextmanager

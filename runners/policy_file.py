@@ -1,4 +1,4 @@
-"""The actor alone, for evaluation elsewhere and for sharing: `policy.safetensors`, `policy.json`."""
+"""The actor alone, for sharing: `policy.safetensors` and `policy.json`."""
 
 import json
 from pathlib import Path

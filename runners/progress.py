@@ -83,6 +83,7 @@ class Progress:
         return self
 
     def __enter__(self) -> "Progress":
+        """Begin to measure and to show."""
         self._started = self._shown = time.monotonic()
         self._marks = deque([(self._started, self.step)])
         if self.console.is_terminal:
@@ -102,6 +103,7 @@ class Progress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        """Show the last state and leave it on the screen."""
         self._show(time.monotonic())
         if self._live is not None:
             self._live.stop()
@@ -177,12 +179,14 @@ class Progress:
             (f"{100 * done:.1f}%", "bold"),
         )
         facts = Text("  ".join(f"{name} {value}" for name, value in self._facts().items()))
-        parts: list[RenderableType] = [head, ProgressBar(total=1.0, completed=done), facts]
+        bar = Table.grid(expand=True)  # a bar alone would not end its line
+        bar.add_row(ProgressBar(total=1.0, completed=done))
+        parts: list[RenderableType] = [head, bar, facts]
         if scores := self._scores():
-            text = [
-                piece for name, value in scores.items() for piece in (f"{name} ", (value, "bold"), "  ")
-            ]
-            parts.append(Text.assemble(*text))
+            text = Text()
+            for name, value in scores.items():
+                text.append(f"{name} ").append(value, "bold").append("  ")
+            parts.append(text)
         if self._has("train/success/") or self._has("eval/success_rate/"):
             parts.append(self._task_columns())
         return Group(*parts)

@@ -28,9 +28,7 @@ class SavedRun:
         ConfigError: the folder is no run, or it has no such checkpoint.
     """
 
-    def __init__(
-        self, folder: Path | str, checkpoint: str = "latest", device: str = "cpu"
-    ) -> None:
+    def __init__(self, folder: Path | str, checkpoint: str = "latest", device: str = "cpu") -> None:
         self.folder = Path(folder)
         text = self.folder / "config.gin"
         if not text.is_file():

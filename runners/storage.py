@@ -1,8 +1,8 @@
 """Nested states on disk: tensors in safetensors, everything around them in JSON, never a pickle.
 
-A state is made of dict, list, tuple, str, int, float, bool, None and torch.Tensor, as `state_dict()`
-of modules, optimizers, replay buffers and random generators give it. What was saved comes back
-equal in type and in every bit; keys of a dict may be numbers, and ints may have any length.
+A state is made of dict, list, tuple, str, int, float, bool, None and torch.Tensor, which is what
+`state_dict()` of modules, optimizers, replay buffers and random generators gives. What was saved
+comes back equal in type and in every bit; keys may be numbers, and ints may have any length.
 
 Plain JSON values stand for themselves. Everything else is an object with one key:
 `{"!tensor": name}`, `{"!tuple": [...]}`, `{"!dict": [[key, value], ...]}` (keys that are no plain

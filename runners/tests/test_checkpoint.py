@@ -16,7 +16,7 @@ import torch
 
 from runners import checkpoint as module
 from runners import files
-from runners.checkpoint import CheckpointError, Checkpointer, ConfigMismatch, read_about, read_part
+from runners.checkpoint import Checkpointer, CheckpointError, ConfigMismatch, read_about, read_part
 from runners.compatibility import bindings, differences
 from runners.manifest import DamagedError, verify
 

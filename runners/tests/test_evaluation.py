@@ -64,9 +64,7 @@ class FakeVector:
 
     def current(self):
         ids = torch.tensor([task.task_id for task in self.tasks])
-        return TensorDict(
-            {"observation": ids[:, None].float(), "task_id": ids}, [len(self.tasks)]
-        )
+        return TensorDict({"observation": ids[:, None].float(), "task_id": ids}, [len(self.tasks)])
 
     def step(self, td):
         self.time += 1

@@ -75,7 +75,7 @@ def test_plain_values_and_keys(tmp_path):
             "empty": [{}, [], (), ""],
             "nested tuple": ((1, (2.0,)), [("a",)]),
             "numbers as keys": {0: {"step": torch.tensor(1.0)}, 17: [], -1: None},
-            "mixed keys": {1: "int", "1": "str", None: 0, True: 2} | {"1": torch.ones(1)},
+            "mixed keys": {1: "int", "1": "str", None: 0, False: 2} | {"1": torch.ones(1)},
             "!tensor": {"!tensor": "no tensor"},
             "ünï\n\x00": "ünï\n\x00\ud800",
             "__metadata__": torch.ones(2),
