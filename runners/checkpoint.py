@@ -1,16 +1,11 @@
 """Checkpoints: kill a run anywhere, lose at most one interval, go on as if nothing had happened.
 
-A checkpoint is a folder `step_000001000000` with two files a part (`runners.storage`), `about.json`
-(versions, configuration) and `manifest.json` (`runners.manifest`). It is written under a hidden
-name, each file forced to disk, the manifest last, and then renamed: it is there whole, or not at
-all. On reading every checksum is compared, and a damaged one gives way to the next older.
+Every so often a checkpoint (`runners.checkpoint_files`) is written and older ones are pruned. On
+restoring every checksum is compared, and a damaged one gives way to the next older.
 """
 
-import json
 import logging
 import math
-import re
-import shutil
 import time
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -18,15 +13,33 @@ from typing import Any, Protocol, runtime_checkable
 import gin
 import torch
 
+from runners.checkpoint_files import (
+    FORMAT,
+    STEP_NAME,
+    read_about,
+    read_part,
+    remove,
+    steps_in,
+    write_checkpoint,
+)
 from runners.compatibility import bindings, differences, versions
-from runners.files import disk_is_full, sync_folder, write_atomically, write_synced
-from runners.manifest import DamagedError, seal, verify
-from runners.storage import load_state, save_state
+from runners.files import disk_is_full, write_atomically
+from runners.manifest import DamagedError, verify
+from runners.storage import load_state
+
+__all__ = [
+    "STEP_NAME",
+    "CheckpointError",
+    "Checkpointer",
+    "ConfigMismatch",
+    "Stateful",
+    "read_about",
+    "read_part",
+    "steps_in",
+]
 
 log = logging.getLogger("absl")
 
-FORMAT = 1
-STEP_NAME = re.compile(r"step_(\d{12,})")
 BUFFERS = ("replay", "trajectories")
 """Entries of the loop's state that `exclude_buffer` leaves out."""
 
@@ -50,34 +63,6 @@ class CheckpointError(RuntimeError):
 
 class ConfigMismatch(CheckpointError, ValueError):
     """The checkpoint was written under another configuration or other versions."""
-
-
-def steps_in(folder: Path | str) -> list[int]:
-    """Steps of the checkpoints in `folder`, oldest first; whether they are whole is not asked."""
-    folder = Path(folder)
-    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-    return sorted(int(match[1]) for name in names if (match := STEP_NAME.fullmatch(name)))
-
-
-def read_about(checkpoint: Path | str) -> dict[str, Any]:
-    """`step`, `config`, `versions`, `parts` and more of one checkpoint, verified.
-
-    Raises:
-        DamagedError: naming the damaged file.
-    """
-    verify(checkpoint, only=["about.json"])
-    about: dict[str, Any] = json.loads((Path(checkpoint) / "about.json").read_text())
-    return about
-
-
-def read_part(checkpoint: Path | str, part: str) -> Any:
-    """One part's state out of a checkpoint, verified; tensors are on the CPU.
-
-    Raises:
-        DamagedError: naming the damaged file.
-    """
-    verify(checkpoint, only=[f"{part}.safetensors", f"{part}.json"])
-    return load_state(checkpoint, part)
 
 
 @gin.configurable
@@ -134,7 +119,7 @@ class Checkpointer:
             if not (target := self.folder / old.name.removeprefix(".old_")).exists():
                 old.rename(target)  # killed between the two renames that replace a checkpoint
         for leftover in self.folder.glob(".*"):
-            _remove(leftover)
+            remove(leftover)
         if (self.folder / "best").exists():
             try:
                 self.best_score = float(read_about(self.folder / "best")["score"])
@@ -253,51 +238,24 @@ class Checkpointer:
             log.warning("No checkpoint at step %d: %s is not finite", step, name)
             return False
         start = time.monotonic()
-        aside = self.folder / f".writing_{target.name}"
-        old = self.folder / f".old_{target.name}"
-        placed = False
+        about = {
+            "step": step,
+            "exclude_buffer": self.exclude_buffer,
+            "config": self.config,
+            "time": time.time(),
+            **facts,
+        }
+        states = ((name, self._state(name, part)) for name, part in parts.items())
         try:
-            _remove(aside)
-            aside.mkdir(parents=True)
-            files: dict[str, dict[str, Any]] = {}
-            for name, part in parts.items():
-                files |= save_state(aside, name, self._state(name, part))
-            about = {
-                "format": FORMAT,
-                "step": step,
-                "parts": list(parts),
-                "exclude_buffer": self.exclude_buffer,
-                "versions": versions(),
-                "config": self.config,
-                "time": time.time(),
-                **facts,
-            }
-            files["about.json"] = write_synced(
-                aside / "about.json", [json.dumps(about, indent=1).encode()]
-            )
-            seal(aside, files, format=FORMAT, step=step)
-            _remove(old)
-            if target.exists():
-                target.rename(old)
-            aside.rename(target)
-            placed = True
-            sync_folder(self.folder)
-            _remove(old)
+            self.bytes_last = write_checkpoint(target, states, about)
         except OSError as error:
-            _remove(target if placed else aside)
-            if old.exists() and not target.exists():
-                old.rename(target)
             if not disk_is_full(error):
                 raise
             log.warning("Disk full: no checkpoint at step %d; earlier ones are kept", step)
             return False
-        except BaseException:
-            _remove(aside)
-            raise
         finally:
             self.seconds_last = time.monotonic() - start
             self.seconds_writing += self.seconds_last
-        self.bytes_last = sum(file["size"] for file in files.values())
         self.bytes_written += self.bytes_last
         return True
 
@@ -317,14 +275,7 @@ class Checkpointer:
                 name = f"step_{step:012d}"
                 hidden = self.folder / f".pruned_{name}"
                 (self.folder / name).rename(hidden)
-                _remove(hidden)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+                remove(hidden)
 
 
 def _non_finite(learner: Any) -> list[str]:
