@@ -7,8 +7,8 @@ error is one line with a fix, and bindings nothing read are listed.
 
 import contextlib
 import difflib
-import importlib.util  # noqa: F401  (gin's own file lookup needs it loaded)
 import inspect
+import os
 import re
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -59,8 +59,9 @@ def parse(
     """
     found = check_files(files, search_paths)
     gin.clear_config()
-    for place in _places(search_paths):
-        gin.add_config_file_search_path(str(place))
+    # gin would also look into installed packages, and complain of every place where a file is not.
+    vars(gin_config)["_FILE_READERS"][:] = [(open, os.path.isfile)]
+    vars(gin_config)["_LOCATION_PREFIXES"][:] = [str(place) for place in _places(search_paths)]
     for file in found:
         with _translated(str(file)):
             gin.parse_config_file(str(file))

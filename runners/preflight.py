@@ -57,10 +57,10 @@ def needs(learner: nn.Module, loop: Any) -> Needs:
     trained = sum(p.nbytes for p in learner.parameters() if p.requires_grad)
     fixed = sum(p.nbytes for p in learner.parameters() if not p.requires_grad)
     fixed += sum(b.nbytes for b in learner.buffers())
-    stores = [store for store in (loop.replay, getattr(loop, "trajectories", None)) if store]
+    stores = (loop.replay, getattr(loop, "trajectories", None))
     return Needs(
         learner=4 * trained + fixed,
-        replay=sum(int(getattr(store, "nbytes", 0)) for store in stores),
+        replay=sum(int(getattr(store, "nbytes", 0)) for store in stores if store is not None),
         device=next((p.device.type for p in learner.parameters()), "cpu"),
         replay_device=str(getattr(loop.replay, "device", "cpu")),
     )

@@ -3,10 +3,12 @@
 import copy
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+from gymnasium.wrappers import PassiveEnvChecker
 from rich.console import Console
 from rich.table import Table
 from tensordict import TensorDict
@@ -49,12 +51,27 @@ def rehearse(parts: Any, total_steps: int, wanted: Needs, console: Console | Non
 
 
 def check_environments(suite: Any, steps: int = 5) -> None:
-    """Step one environment of each task: keys, shapes, dtypes, ranges, and a snapshot.
+    """Gymnasium's checker and a few steps in each task: keys, shapes, dtypes, ranges, and a snapshot.
 
     Raises:
         ConfigError: naming the task and what it does wrong.
     """
-    names = [task.name for task in suite.tasks()]
+    tasks = suite.tasks()
+    build = suite.build(tasks)
+    for task in tasks:
+        environment = build(task)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of bounds that are infinite on purpose
+                checked = PassiveEnvChecker(environment)
+                checked.reset(options={"goal": task.goals[0]})
+                for _ in range(steps):
+                    checked.step(checked.action_space.sample())
+        except (AssertionError, ValueError, TypeError) as error:
+            raise ConfigError(f"task {task.name}: {str(error).splitlines()[0]}") from error
+        finally:
+            environment.close()
+    names = [task.name for task in tasks]
     generator = torch.Generator().manual_seed(0)
     with suite.vector(seed=0, purpose="evaluation") as vector:
         vector.reset()

@@ -12,7 +12,7 @@ import torch
 from absl import logging
 from torch import Tensor, nn
 
-from runners import config, preflight
+from runners import config, off_policy, preflight
 from runners.checkpoint import Checkpointer, ConfigMismatch
 from runners.config import ConfigError
 from runners.evaluation import Evaluator
@@ -26,6 +26,10 @@ from runners.seeding import GlobalStreams
 from runners.signals import Interruption, Signals
 from runners.status import DONE, FAILED, INTERRUPTED, RUNNING, log_file, write_status
 from runners.storage import save_state
+
+
+LOOPS = (off_policy.OffPolicyLoop,)
+"""Known to gin wherever `train` is, so that parts may bind what the loop keeps for them."""
 
 
 class Loop(Protocol):

@@ -1,0 +1,257 @@
+"""The loop's state machine against small fakes: counts, order of calls, exact resume."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tensordict import TensorDict
+from torch import nn
+
+from runners.health import CHECK_EVERY, MAX_NONFINITE, NonFiniteError
+from runners.off_policy import OffPolicyLoop
+
+SPEC = SimpleNamespace(observation_dim=3, action_dim=2, num_tasks=2, horizon=4)
+
+
+class Vector:
+    """Two counters; an episode is four steps, and succeeds in task 1."""
+
+    def __init__(self):
+        self.num_envs, self.t, self.closed = 2, 0, False
+        self.tasks = [SimpleNamespace(name="zero"), SimpleNamespace(name="one")]
+        self.faults = {"worker_restarts": 0}
+
+    def reset(self):
+        return self.current()
+
+    def current(self):
+        observation = torch.full((2, 3), float(self.t))
+        return TensorDict({"observation": observation, "task_id": torch.arange(2)}, [2])
+
+    def step(self, td):
+        self.t += 1
+        done = torch.full((2, 1), self.t % 4 == 0)
+        td["next"] = TensorDict(
+            {
+                "observation": torch.full((2, 3), float(self.t)),
+                "reward": td["action"].sum(1, keepdim=True),
+                "terminated": torch.zeros(2, 1, dtype=torch.bool),
+                "truncated": done,
+                "done": done,
+                "success": done & torch.tensor([[False], [True]]),
+                "valid": torch.ones(2, 1, dtype=torch.bool),
+            },
+            [2],
+        )
+        return td
+
+    def state_dict(self):
+        return {"t": self.t}
+
+    def load_state_dict(self, state):
+        self.t = state["t"]
+
+    def close(self):
+        self.closed = True
+
+
+class Suite:
+    spec = SPEC
+
+    def vector(self, seed, purpose):
+        assert purpose == "train"
+        self.built = Vector()
+        return self.built
+
+
+class Replay:
+    def __init__(self, *sizes):
+        self.rows = []
+
+    def extend(self, td):
+        self.rows.append(td["action"].clone())
+
+    def sample(self):
+        return TensorDict({"action": torch.stack(self.rows[-2:], 1)}, [2, 2])
+
+    def state_dict(self):
+        return {"rows": list(self.rows)}
+
+    def load_state_dict(self, state):
+        self.rows = list(state["rows"])
+
+
+class Trajectories:
+    def __init__(self, observation_dim, num_tasks, horizon):
+        assert (observation_dim, num_tasks, horizon) == (3, 2, 4)
+        self.count = 0
+
+    def extend(self, td):
+        self.count += 1
+
+    def context(self):
+        return TensorDict({"observation": torch.full((2, 5), float(self.count))}, [2, 5])
+
+    def state_dict(self):
+        return {"count": self.count}
+
+    def load_state_dict(self, state):
+        self.count = state["count"]
+
+
+class Learner(nn.Module):
+    def __init__(self, refuse=False):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2), requires_grad=False)
+        self.calls, self.refuse = [], refuse
+
+    def act(self, td, explore):
+        assert explore
+        return td.set("action", torch.randn(2, 2) * 0.1 + self.weight)
+
+    def observe(self, td):
+        self.calls.append("observe")
+
+    def begin_phase(self, context):
+        self.calls.append("begin")
+        return {}
+
+    def update(self, batch):
+        self.calls.append("update")
+        self.weight += 0.01 * batch["action"].mean((0, 1))
+        if "context" in batch.keys():
+            self.weight += 1e-3 * batch["context"]["observation"].mean()
+        return {"loss": self.weight.sum(), "health/nonfinite": torch.tensor(float(self.refuse))}
+
+    def end_phase(self, context):
+        self.calls.append("end")
+        return {}
+
+
+def make(learner=None, **options):
+    options = {"replay": Replay, "warmup_steps": 3, "log_interval": 10, **options}
+    return OffPolicyLoop(Suite(), learner or Learner(), **options)
+
+
+def word(calls):
+    return "".join({"observe": "o", "begin": "(", "update": "u", "end": ")"}[c] for c in calls)
+
+
+def run(loop, yields):
+    return [next(loop) for _ in range(yields)]
+
+
+def test_one_update_per_step():
+    loop = make()
+    run(loop, 9)
+    assert word(loop.learner.calls) == "ooo" + 3 * "o(u)"
+
+
+def test_half_an_update_per_step_comes_every_second_step():
+    loop = make(updates_per_step=0.5)
+    run(loop, 9)
+    assert word(loop.learner.calls) == "ooo" + 2 * "oo(u)"
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.3, 1 / 3, 0.7, 1.5])
+@pytest.mark.parametrize("each", [1, 4])
+def test_fractional_ratios_add_up_exactly(ratio, each):
+    loop = make(updates_per_step=ratio, steps_per_iteration=each)
+    while loop.step < 2 * (3 + 300) or loop.pending:
+        next(loop)
+    assert abs(loop.updates - ratio * 300) < 1e-6
+
+
+def test_phases_surround_the_updates_of_an_iteration():
+    loop = make(steps_per_iteration=2, updates_per_step=1.5)
+    run(loop, 3 + 2 * 5)
+    assert word(loop.learner.calls) == "ooo" + 2 * "oo(uuu)"
+
+
+def test_step_counts_all_environments():
+    loop = make()
+    assert [step for step, _ in run(loop, 5)] == [2, 4, 6, 8, 8]
+
+
+def test_metrics_once_per_interval():
+    loop = make(log_interval=10)
+    reported = {step: metrics for step, metrics in run(loop, 40) if metrics}
+    assert list(reported) == [10, 20, 30, 40]
+    metrics = reported[20]
+    assert {"loss", "updates", "step_per_task", "perf/env_steps_per_s"} <= metrics.keys()
+    assert metrics["train/success"] == 0.5
+    assert metrics["train/success/one"] == 1 and metrics["train/success/zero"] == 0
+    assert metrics["train/episode_length"] == 4
+
+
+def test_no_environment_before_the_first_step():
+    loop = make()
+    assert not hasattr(loop.suite, "built")
+    next(loop)
+    assert loop.suite.built is not None
+    loop.close()
+    assert loop.suite.built.closed
+
+
+@pytest.mark.parametrize("stop", range(1, 24))
+def test_state_is_exact_at_every_yield(stop):
+    options = {"steps_per_iteration": 2, "updates_per_step": 1.5, "trajectories": Trajectories}
+    torch.manual_seed(0)
+    one = make(**options)
+    run(one, stop)
+    state, weights = copy.deepcopy(one.state_dict()), copy.deepcopy(one.learner.state_dict())
+    random = torch.get_rng_state()
+    expected = run(one, 30)
+    other = make(**options)
+    other.learner.load_state_dict(weights)
+    other.load_state_dict(state)
+    torch.set_rng_state(random)
+    for (step_1, metrics_1), (step_2, metrics_2) in zip(expected, run(other, 30), strict=True):
+        assert step_1 == step_2 and metrics_1.keys() == metrics_2.keys()
+        for name, value in metrics_1.items():
+            assert name.startswith("perf/") or torch.equal(value, metrics_2[name]), name
+    assert torch.equal(one.learner.weight, other.learner.weight)
+
+
+def test_without_its_replay_a_restored_loop_warms_up_again():
+    one = make()
+    run(one, 10)
+    state = one.state_dict()
+    del state["replay"]
+    other = make()
+    other.load_state_dict(state)
+    run(other, 4)
+    assert word(other.learner.calls)[:3] == "ooo"
+
+
+def test_uniform_warmup_asks_no_policy():
+    loop = make(warmup="uniform")
+    loop.learner.act = None
+    run(loop, 3)
+    actions = torch.stack(loop.replay.rows)
+    assert actions.abs().max() <= 1 and actions.std() > 0.3
+
+
+def test_refused_updates_in_a_row_stop_the_run():
+    loop = make(Learner(refuse=True))
+    with pytest.raises(NonFiniteError, match="not finite in"):
+        run(loop, 3 + 2 * (MAX_NONFINITE + CHECK_EVERY))
+    assert MAX_NONFINITE <= loop.updates < MAX_NONFINITE + CHECK_EVERY
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps_per_iteration": 0},
+        {"warmup_steps": 0},
+        {"updates_per_step": 0.0},
+        {"updates_per_step": float("nan")},
+        {"log_interval": 0},
+        {"warmup": "random"},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_values_out_of_range(wrong):
+    with pytest.raises(ValueError, match=f"OffPolicyLoop.{next(iter(wrong))}"):
+        make(**wrong)

@@ -1,0 +1,198 @@
+"""What users get wrong: exit code 2 and one line, before any environment is built."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from runners import preflight, train
+
+ROOT = Path(__file__).resolve().parents[1]
+POINT_MASS = "--gin_file=gin/quick/must_point_mass.gin"
+TINY = ["--gin=TOTAL_STEPS = 80", "--gin=WARMUP_STEPS = 20", "--gin=LOG_INTERVAL = 20"]
+TINY += ["--gin=BATCH_SIZE = 8", "--gin=Evaluator.num_goals = 1"]
+TINY += ["--gin=Logger.tensorboard = False"]
+
+BAD = {
+    "unknown name": (["--gin=SCA.discount = 0.9"], ["SCA", "SAC"]),
+    "unknown parameter": (["--gin=SAC.discout = 0.9"], ["discout", "discount"]),
+    "unknown reference": (["--gin=SAC.actor = @Acter"], ["Acter", "Actor"]),
+    "unbound macro": (["--gin=SAC.discount = %DISCOUN"], ["DISCOUN", "DISCOUNT"]),
+    "syntax": (["--gin=SAC.discount 0.9"], ["SAC.discount 0.9"]),
+    "string for a number": (["--gin=DISCOUNT = 'high'"], ["SAC.discount", "float", "high"]),
+    "float for an integer": (["--gin=BATCH_SIZE = 8.0"], ["TaskReplay.batch_size", "int"]),
+    "missing file": (["--gin_file=gin/must_m10.gin"], ["gin/must_m10.gin", "must_mt10.gin"]),
+    "ratio of one": (["--gin=PRUNING_RATIO = 1.0"], ["pruning_ratio", "1.0"]),
+    "negative ratio": (["--gin=PRUNING_RATIO = -0.1"], ["pruning_ratio", "-0.1"]),
+    "batch and tasks": (["--gin=BATCH_SIZE = 7"], ["batch_size", "7", "8"]),
+    "too much memory": (["--gin=REPLAY_CAPACITY = 9999999999999"], ["memory"]),
+    "unknown flag": (["--gin_flie=x"], ["gin_flie"]),
+    "not a number": (["--seed=one"], ["seed"]),
+    "stray word": (["gin/must_mt10.gin"], ["gin/must_mt10.gin"]),
+    "no checkpoint": (["--resume=nowhere"], ["--resume=nowhere"]),
+    "no such device": (["--gin=DEVICE = 'tpu9'"], ["tpu9"]),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch):
+    from envs.suite import Suite
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("an environment was built")
+
+    monkeypatch.setattr(Suite, "vector", refuse)
+
+
+def one_line(capsys):
+    err = capsys.readouterr().err
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert len(lines) == 1 and lines[0].startswith("error: "), err
+    return lines[0]
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_exit_code_2_and_one_line(case, tmp_path, capsys, monkeypatch):
+    arguments, words = BAD[case]
+    monkeypatch.chdir(tmp_path)  # from any folder
+    assert train.main(["train", POINT_MASS, f"--workdir={tmp_path}", *TINY, *arguments]) == 2
+    line = one_line(capsys)
+    for word in words:
+        assert word in line
+
+
+def test_unknown_task(tmp_path, capsys):
+    arguments = ["--gin_file=gin/mtsac_mt10.gin", "--gin=MetaWorldSuite.benchmark = ['rech-v3']"]
+    assert train.main(["train", f"--workdir={tmp_path}", *arguments]) == 2
+    line = one_line(capsys)
+    assert "rech-v3" in line and "reach-v3" in line
+
+
+def test_no_gin_file(capsys):
+    assert train.main(["train"]) == 2
+    assert "--gin_file" in one_line(capsys)
+
+
+def test_missing_part(tmp_path, capsys):
+    arguments = ["--gin_file=gin/envs/point_mass.gin", f"--workdir={tmp_path}"]
+    assert train.main(["train", *arguments]) == 2
+    assert "algorithm" in one_line(capsys)
+
+
+def test_include_that_is_missing(tmp_path, capsys):
+    (tmp_path / "mine.gin").write_text("\ninclude 'gin/envs/mt11.gin'\n")
+    assert train.main(["train", f"--gin_file={tmp_path / 'mine.gin'}"]) == 2
+    line = one_line(capsys)
+    assert "mine.gin line 2" in line and "mt11.gin" in line
+
+
+def test_too_little_disk(tmp_path, capsys, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 10, 10))
+    assert train.main(["train", POINT_MASS, f"--workdir={tmp_path}", *TINY]) == 2
+    assert "disk" in one_line(capsys)
+
+
+def test_too_little_memory(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(preflight, "free_memory", lambda: 10**5)
+    assert train.main(["train", POINT_MASS, f"--workdir={tmp_path}", *TINY]) == 2
+    assert "memory" in one_line(capsys)
+
+
+def test_folder_of_another_configuration(tmp_path, capsys):
+    folder = tmp_path / "must_point_mass" / "seed_0"
+    folder.mkdir(parents=True)
+    (folder / "config.gin").write_text("SAC.discount = 0.5\n")
+    assert train.main(["train", POINT_MASS, f"--workdir={tmp_path}", *TINY, "--seed=0"]) == 2
+    line = one_line(capsys)
+    assert "another configuration" in line and "--workdir" in line
+    assert (folder / "config.gin").read_text() == "SAC.discount = 0.5\n"
+
+
+def test_never_resume_into_a_run(tmp_path, capsys):
+    folder = tmp_path / "must_point_mass" / "seed_0"
+    folder.mkdir(parents=True)
+    (folder / "config.gin").write_text("")
+    flags = [f"--workdir={tmp_path}", "--seed=0", "--resume=never"]
+    assert train.main(["train", POINT_MASS, *TINY, *flags]) == 2
+    assert "--resume=never" in one_line(capsys)
+
+
+def test_folder_that_is_no_run(tmp_path, capsys):
+    folder = tmp_path / "must_point_mass" / "seed_0"
+    folder.mkdir(parents=True)
+    (folder / "thesis.tex").write_text("")
+    assert train.main(["train", POINT_MASS, *TINY, f"--workdir={tmp_path}"]) == 2
+    assert "holds no run" in one_line(capsys)
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "runners.train", *arguments]
+
+
+def environment():
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def test_help_is_quick(tmp_path):
+    start = time.monotonic()
+    done = subprocess.run(
+        command("--help"), capture_output=True, text=True, cwd=tmp_path, env=environment()
+    )
+    assert time.monotonic() - start < 2
+    assert done.returncode == 0
+    for flag in ("gin_file", "gin_bindings", "workdir", "seed", "resume", "dry_run"):
+        assert re.search(rf"--(\[no\])?{flag}\b", done.stdout)
+
+
+def test_one_line_from_a_real_process(tmp_path):
+    done = subprocess.run(
+        command(POINT_MASS, "--gin=SAC.discout = 0.9"),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment(),
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+class TestGoodInput:
+    """With environments."""
+
+    @pytest.fixture(autouse=True)
+    def no_environment(self):
+        """Let them be built."""
+
+    def test_unread_binding_is_reported(self, tmp_path, caplog):
+        arguments = [f"--workdir={tmp_path}", "--gin=GRUMBLE = 3", "--gin=x/SAC.discount = 0.1"]
+        assert train.main(["train", POINT_MASS, *TINY, *arguments]) == 0
+        for name in ("GRUMBLE", "x/SAC.discount"):
+            assert f"{name} is bound but nothing reads it" in caplog.text
+
+    def test_a_small_run(self, tmp_path, caplog):
+        flags = ["train", POINT_MASS, *TINY, f"--workdir={tmp_path}", "--seed=3"]
+        assert train.main(flags) == 0
+        assert "nothing reads it" not in caplog.text
+        folder = tmp_path / "must_point_mass" / "seed_3"
+        for name in ("config.gin", "operative.gin", "metrics.jsonl", "log.txt", "eval/80.json"):
+            assert (folder / name).is_file(), name
+        assert json.loads((folder / "status.json").read_text())["state"] == "DONE"
+        run = json.loads((folder / "run.json").read_text())
+        assert run["seed"] == 3 and run["protocol"]["suite"] == "point mass"
+        assert {"argv", "host", "git_commit", "versions"} <= run["starts"][0].keys()
+        assert "train.seed = 3" in (folder / "config.gin").read_text()
+        assert train.main(flags) == 0  # done already: nothing happens
+        repeat = [f"--gin_file={folder / 'operative.gin'}", f"--workdir={tmp_path / 'again'}"]
+        assert train.main(["train", *repeat]) == 0
+
+    def test_dry_run(self, tmp_path, capsys):
+        assert train.main(["train", POINT_MASS, f"--workdir={tmp_path}", "--dry_run"]) == 0
+        assert "all parts work" in capsys.readouterr().out
+        assert not list(tmp_path.iterdir())

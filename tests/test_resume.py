@@ -1,0 +1,217 @@
+"""Kill a run anywhere and go on: every parameter, row, random stream and metric is the same."""
+
+import functools
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from runners import train
+from runners.checkpoint import read_part, steps_in
+
+ROOT = Path(__file__).resolve().parents[1]
+KILLS = 10
+SMALL = {
+    "TOTAL_STEPS": 400,
+    "WARMUP_STEPS": 20,
+    "LOG_INTERVAL": 20,
+    "EVALUATION_INTERVAL": 100,
+    "BATCH_SIZE": 8,
+    "REPLAY_CAPACITY": 200,
+    "HIDDEN": "(16, 16)",
+    "Evaluator.num_goals": 1,
+    "Logger.tensorboard": False,
+    "Checkpointer.steps": 6,
+}
+MUST = {"STEPS_PER_ITERATION": 7, "UPDATE_INTERVAL": 3, "MaskGenerator.hidden": 8}
+META_WORLD = {"HORIZON": 20, "TASKS": "['reach-v3', 'drawer-close-v3']", "WARMUP_STEPS": 30}
+CASES = {
+    "sac": ("gin/quick/mtsac_point_mass.gin", SMALL),
+    "must": ("gin/quick/must_point_mass.gin", {**SMALL, **MUST}),
+    "sac-meta-world": ("gin/quick/mtsac_two_tasks.gin", {**SMALL, **META_WORLD}),
+    "must-meta-world": ("gin/quick/must_two_tasks.gin", {**SMALL, **META_WORLD, **MUST}),
+}
+
+
+def start(case, workdir):
+    file, values = CASES[case]
+    bindings = [f"--gin={name} = {value}" for name, value in values.items()]
+    command = [sys.executable, "-m", "runners.train", f"--gin_file={file}", *bindings]
+    return subprocess.Popen(
+        [*command, f"--workdir={workdir}", "--seed=5"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        cwd=workdir,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def folder_of(case, workdir):
+    return Path(workdir) / Path(CASES[case][0]).stem / "seed_5"
+
+
+def finish(case, workdir):
+    process = start(case, workdir)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return folder_of(case, workdir)
+
+
+def newest(folder):
+    steps = steps_in(folder / "checkpoints")
+    return steps[-1] if steps else -1
+
+
+def wait_for(process, folder, state, seconds=120):
+    """Until the run is at work (a status of this very process says so)."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            status = json.loads((folder / "status.json").read_text())
+        except (OSError, ValueError):
+            status = {}
+        if status.get("pid") == process.pid and status.get("state") == state:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def assert_same(one, other, path=""):
+    assert type(one) is type(other), path
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key in one:
+            assert_same(one[key], other[key], f"{path}/{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), path
+        for index, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same(a, b, f"{path}/{index}")
+    elif isinstance(one, torch.Tensor):
+        assert one.dtype == other.dtype and one.shape == other.shape, path
+        assert torch.equal(one.nan_to_num(), other.nan_to_num()), path
+    elif isinstance(one, float) and math.isnan(one):
+        assert math.isnan(other), path
+    else:
+        assert one == other, path
+
+
+def records(folder):
+    """Metrics without what depends on the clock or the process."""
+    clock = ("wall_time", "perf/", "sys/")
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [
+        {k: v for k, v in json.loads(line).items() if not k.startswith(clock)} for line in lines
+    ]
+
+
+def assert_same_run(one, other):
+    last = newest(one)
+    assert last == newest(other)
+    for part in ("learner", "loop", "evaluator", "random"):
+        name = f"checkpoints/step_{last:012d}"
+        assert_same(read_part(one / name, part), read_part(other / name, part), part)
+    assert records(one) == records(other)
+    for result in (one / "eval").iterdir():
+        assert result.read_text() == (other / "eval" / result.name).read_text()
+
+
+def killed_and_resumed(case, workdir, kills, sent):
+    """Kill the run `kills` times at random moments after it began to work; then let it finish."""
+    draw, folder, done = random.Random(f"{case} {sent}"), folder_of(case, workdir), 0
+    attempts = 0
+    while done < kills and attempts < 5 * kills:
+        attempts += 1
+        process = start(case, workdir)
+        before = newest(folder)
+        assert wait_for(process, folder, "RUNNING") or process.poll() is not None
+        if process.poll() is None:
+            time.sleep(draw.uniform(0.0, 0.6))
+            # Now and then wait for progress, so that the run gets anywhere at all.
+            while attempts % 2 and newest(folder) <= before and process.poll() is None:
+                time.sleep(0.01)
+            process.send_signal(sent)
+        _, err = process.communicate(timeout=120)
+        if process.returncode == 0:
+            break
+        expected = -signal.SIGKILL if sent == signal.SIGKILL else 75
+        assert process.returncode == expected, err
+        if expected == 75:
+            status = json.loads((folder / "status.json").read_text())
+            assert status["state"] == "INTERRUPTED" and status["exit_code"] == 75
+            assert newest(folder) == status["step"]
+        done += 1
+    return done
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a case's uninterrupted run, made once."""
+    return functools.cache(lambda case: finish(case, tmp_path_factory.mktemp("whole")))
+
+
+@pytest.mark.parametrize("case", ["sac", "must"])
+def test_ten_kills_change_nothing(case, tmp_path, whole):
+    (tmp_path / "b").mkdir()
+    one = whole(case)
+    assert killed_and_resumed(case, tmp_path / "b", KILLS // 2, signal.SIGKILL) == KILLS // 2
+    assert_same_run(one, finish(case, tmp_path / "b"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["sac-meta-world", "must-meta-world"])
+def test_kills_change_nothing_on_meta_world(case, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one = finish(case, tmp_path / "a")
+    assert killed_and_resumed(case, tmp_path / "b", KILLS, signal.SIGKILL) >= 3
+    assert_same_run(one, finish(case, tmp_path / "b"))
+
+
+def test_sigterm_leaves_a_checkpoint_and_says_75(tmp_path, whole):
+    (tmp_path / "b").mkdir()
+    one = whole("must")
+    assert killed_and_resumed("must", tmp_path / "b", 2, signal.SIGTERM) == 2
+    assert_same_run(one, finish("must", tmp_path / "b"))
+
+
+def test_a_flipped_byte_is_caught_and_the_older_checkpoint_used(tmp_path, whole):
+    (tmp_path / "b").mkdir()
+    one = whole("must")
+    assert killed_and_resumed("must", tmp_path / "b", 1, signal.SIGTERM) == 1
+    folder = folder_of("must", tmp_path / "b")
+    damaged = folder / "checkpoints" / f"step_{newest(folder):012d}" / "learner.safetensors"
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    finish("must", tmp_path / "b")
+    assert "damaged" in (folder / "log.txt").read_text()
+    assert_same_run(one, folder)
+
+
+def test_evaluation_changes_nothing(tmp_path):
+    """Same parameters with and without evaluation during training."""
+    file, values = CASES["must"]
+    states = []
+    for name, interval in (("often", 20), ("never", 10**9)):
+        changed = {**values, "EVALUATION_INTERVAL": interval, "TOTAL_STEPS": 200}
+        bindings = [f"--gin={key} = {value}" for key, value in changed.items()]
+        workdir = tmp_path / name
+        flags = ["train", f"--gin_file={file}", *bindings, f"--workdir={workdir}", "--seed=5"]
+        assert train.main(flags) == 0
+        folder = workdir / Path(file).stem / "seed_5"
+        last = folder / "checkpoints" / f"step_{newest(folder):012d}"
+        states.append((read_part(last, "learner"), read_part(last, "random")))
+    learner, streams = states[0]
+    for key in [k for k in learner if k in ("_success", "_ever")]:  # what evaluations told it
+        del learner[key], states[1][0][key]
+    assert_same(learner, states[1][0])
+    assert_same(streams, states[1][1])
