@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
     Args:
         argv: as `sys.argv`.
     """
-    values = flags.FlagValues()  # type: ignore[no-untyped-call]
+    values = flags.FlagValues()
     for name, text in {
         "gin_file": "Gin file; may be repeated, later files win.",
         "gin_bindings": "One binding, Name.parameter=value; may be repeated, wins over files.",

@@ -51,7 +51,7 @@ def rehearse(parts: Any, total_steps: int, wanted: Needs, console: Console | Non
 
 
 def check_environments(suite: Any, steps: int = 5) -> None:
-    """Gymnasium's checker and a few steps in each task: keys, shapes, dtypes, ranges, and a snapshot.
+    """Gymnasium's checker and a few steps in each task: keys, shapes, dtypes, a snapshot.
 
     Raises:
         ConfigError: naming the task and what it does wrong.

@@ -17,7 +17,7 @@ FINISHED, FAILED, WRONG, RESUMABLE = 0, 1, 2, 75
 
 def define_flags() -> flags.FlagValues:
     """The flags, in a namespace of their own."""
-    values = flags.FlagValues()  # type: ignore[no-untyped-call]
+    values = flags.FlagValues()
     for name, text in {
         "gin_file": "Gin file; may be repeated, later files win.",
         "gin_bindings": "One binding, Name.parameter=value; may be repeated, wins over files.",
