@@ -35,6 +35,11 @@ class Algorithm(nn.Module, ABC):
     in `get_extra_state`, as nested dicts of tensors and plain values.
     """
 
+    @property
+    def commits(self) -> bool:
+        """Whether the coming `end_phase` changes the policy by other means than a gradient."""
+        return False
+
     @abstractmethod
     def act(self, td: TensorDict, explore: bool) -> TensorDict:
         """Add `"action"` `[n, action_dim]`; `explore=False` is deterministic and draws nothing."""

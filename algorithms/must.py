@@ -125,6 +125,11 @@ class MaskedSAC(SAC):
             noise = [[torch.rand_like(s) for s in scores] for scores in self._scores(None)]
             self._write([g.hard(s) for g, s in zip(self.generators, noise, strict=True)])
 
+    @property
+    def commits(self) -> bool:
+        """Whether the coming `end_phase` commits new masks."""
+        return self.generating
+
     def begin_phase(self, context: TensorDict | None) -> Metrics:
         """Take the supervised steps if they are due; `context` is the recent trajectories.
 

@@ -101,6 +101,11 @@ class OffPolicyLoop:
         return self.counts["due"] > 0 and not self.counts["wait"]
 
     @property
+    def closing(self) -> bool:
+        """Whether the next thing is the last update of its iteration."""
+        return self.pending and self.counts["due"] == 1
+
+    @property
     def updates(self) -> int:
         """Updates so far."""
         return self.counts["updates"]

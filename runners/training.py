@@ -27,7 +27,6 @@ from runners.signals import Interruption, Signals
 from runners.status import DONE, FAILED, INTERRUPTED, RUNNING, log_file, write_status
 from runners.storage import save_state
 
-
 LOOPS = (off_policy.OffPolicyLoop,)
 """Known to gin wherever `train` is, so that parts may bind what the loop keeps for them."""
 
@@ -37,6 +36,7 @@ class Loop(Protocol):
 
     step: int
     pending: bool
+    closing: bool
     replay: Any
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, Tensor]]]:
@@ -63,6 +63,7 @@ class Parts:
     learner: Any
     loop: Any
     evaluator: Evaluator | None
+    commit_evaluator: Evaluator | None
     logger: Logger
     checkpointer: Checkpointer
     progress: Progress
@@ -98,6 +99,7 @@ def train(
     loop: Callable[..., Loop] = gin.REQUIRED,
     total_steps: int = gin.REQUIRED,
     evaluator: Evaluator | None = None,
+    commit_evaluator: Evaluator | None = None,
     logger: Logger | None = None,
     checkpointer: Checkpointer | None = None,
     progress: Progress | None = None,
@@ -117,6 +119,8 @@ def train(
         loop: factory of the loop, called with suite, learner and `seed=`.
         total_steps: environment steps, over all tasks, after which the run is done.
         evaluator: evaluates now and then and at the end; None to leave that out.
+        commit_evaluator: evaluates just before and right after each change of the policy's masks,
+            which evaluations at fixed steps hardly ever meet; its interval is not used.
         logger: writes the metrics.
         checkpointer: saves and restores.
         progress: shows how far it is.
@@ -147,6 +151,7 @@ def train(
             learner,
             loop(suite, learner, seed=seed),
             evaluator,
+            commit_evaluator,
             logger or Logger(),
             checkpointer or Checkpointer(),
             progress or Progress(),
@@ -170,8 +175,9 @@ def train(
             return _run(parts, run, signals, total_steps, text, resume, seed)
     finally:
         parts.loop.close()
-        if parts.evaluator is not None:
-            parts.evaluator.close()
+        for one in (parts.evaluator, parts.commit_evaluator):
+            if one is not None:
+                one.close()
 
 
 def _run(
@@ -250,7 +256,11 @@ def _drive(parts: Parts, run: RunFolder, signals: Signals, total_steps: int) -> 
     try:
         _evaluate_if_due(parts, run, signals)  # an evaluation that a signal cut short
         while not signals.requested and (loop.step < total_steps or loop.pending):
+            commits = loop.closing and parts.learner.commits
+            before = _around_commit(parts, "before") if commits else {}
             step, metrics = next(loop)
+            if before:
+                parts.logger.write(step, {**before, **_around_commit(parts, "after")})
             if metrics:
                 rss = process.memory_info().rss / preflight.GIB
                 metrics = parts.logger.write(step, {**metrics, "sys/rss_gib": rss})
@@ -284,6 +294,15 @@ def _evaluate(parts: Parts, run: RunFolder, signals: Signals) -> None:
     evaluator.write_result(run.results, step, parts.suite, metrics)
     if metrics["eval/success_rate"] > parts.checkpointer.best_score:
         parts.checkpointer.mark_best(step, metrics["eval/success_rate"], learner=parts.learner)
+
+
+def _around_commit(parts: Parts, when: str) -> dict[str, float]:
+    """Success rates `commit/success_rate_<when>` and of each task; nothing unless asked for."""
+    if parts.commit_evaluator is None:
+        return {}
+    metrics = parts.commit_evaluator(parts.suite, parts.learner)
+    tag, new = "eval/success_rate", f"commit/success_rate_{when}"
+    return {k.replace(tag, new): v for k, v in metrics.items() if k.startswith(tag)}
 
 
 def _device(name: str) -> torch.device:
