@@ -105,9 +105,15 @@ class MaskedSAC(SAC):
         num_critics = int(self.critic.num_critics)
         self.names = ("actor", *(f"critic_{k}" for k in range(num_critics)))
         networks = [self.actor, *[self.critic] * num_critics]
+        try:
+            shapes = [network.mask_shapes for network in networks]
+        except TypeError as error:
+            raise ValueError(
+                f"MaskedSAC needs networks that take masks ({error}): "
+                "include 'gin/networks/masked.gin', or learn with SAC"
+            ) from error
         self.generators = nn.ModuleList(
-            generator(network.mask_shapes, sizes.num_tasks, sizes.observation_dim)
-            for network in networks
+            generator(shape, sizes.num_tasks, sizes.observation_dim) for shape in shapes
         )
         for name, module in zip(self.names, self.generators, strict=True):
             self._add_group(f"generator/{name}", module.parameters(), rl_generator_lr)

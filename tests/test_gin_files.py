@@ -7,7 +7,7 @@ import pytest
 from runners import train
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("algorithms", "buffers", "envs", "networks", "runners", "settings")
+PARTS = ("algorithms", "envs", "methods", "networks", "runners", "settings")
 FILES = [
     file.relative_to(ROOT)
     for file in sorted((ROOT / "gin").rglob("*.gin"))
@@ -56,3 +56,31 @@ def test_every_experiment_trains(file, tmp_path, monkeypatch, caplog):
     assert "nothing reads it" not in caplog.text
     folder = tmp_path / file.stem / "seed_0"
     assert '"updates"' in (folder / "metrics.jsonl").read_text()
+
+
+def test_one_include_turns_must_into_the_multi_head_learner(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "gin/must_mt10.gin").read_text()
+    old, new = "include 'gin/methods/must.gin'", "include 'gin/methods/mtmhsac.gin'"
+    assert text.count(old) == 1
+    file = tmp_path / "swapped.gin"
+    file.write_text(text.replace(old, new))
+    assert train.main(["train", f"--gin_file={file}", f"--workdir={tmp_path}", *reduced(file)]) == 0
+    operative = (tmp_path / "swapped/seed_0/operative.gin").read_text()
+    assert "MultiHeadMLP" in operative and "Masked" not in operative
+
+
+@pytest.mark.parametrize("learner", ["sac", "masked_sac", "must_reference"])
+@pytest.mark.parametrize("network", ["mlp", "multi_head", "masked"])
+def test_every_trunk_under_every_learner(network, learner, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "pair.gin"
+    parts = ("envs/point_mass", f"networks/{network}", f"algorithms/{learner}")
+    includes = [f"include 'gin/{part}.gin'\n" for part in (*parts, "runners/off_policy")]
+    file.write_text("".join(includes))
+    code = train.main(["train", f"--gin_file={file}", f"--workdir={tmp_path}", *reduced(file)])
+    if learner == "sac" or network == "masked":
+        assert code == 0
+    else:
+        assert code == 2
+        assert "gin/networks/masked.gin" in capsys.readouterr().err
