@@ -198,11 +198,13 @@ def test_a_flipped_byte_is_caught_and_the_older_checkpoint_used(tmp_path, whole)
 
 
 def test_evaluation_changes_nothing(tmp_path):
-    """Same parameters with and without evaluation during training."""
+    """Same parameters with and without evaluation during training, and around each commit."""
     file, values = CASES["must"]
+    around = {"train.commit_evaluator": "@commit/Evaluator()", "commit/Evaluator.num_goals": 1}
     states = []
     for name, interval in (("often", 20), ("never", 10**9)):
         changed = {**values, "EVALUATION_INTERVAL": interval, "TOTAL_STEPS": 200}
+        changed |= around if name == "often" else {}
         bindings = [f"--gin={key} = {value}" for key, value in changed.items()]
         workdir = tmp_path / name
         flags = ["train", f"--gin_file={file}", *bindings, f"--workdir={workdir}", "--seed=5"]
@@ -210,6 +212,10 @@ def test_evaluation_changes_nothing(tmp_path):
         folder = workdir / Path(file).stem / "seed_5"
         last = folder / "checkpoints" / f"step_{newest(folder):012d}"
         states.append((read_part(last, "learner"), read_part(last, "random")))
+        if name == "often":
+            lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+            rows = [row for row in lines if "commit/success_rate_before" in row]
+            assert len(rows) >= 3 and all("commit/success_rate_after" in row for row in rows)
     learner, streams = states[0]
     for key in [k for k in learner if k in ("_success", "_ever")]:  # what evaluations told it
         del learner[key], states[1][0][key]
