@@ -1,4 +1,4 @@
-"""Tables and curves of docs/results/must.md, made from the metrics of finished runs.
+"""The page docs/results/must.md with its curves, made from the metrics of finished runs.
 
     python benchmarks/must_results.py runs --out docs/results
 
@@ -34,6 +34,36 @@ THRESHOLDS = {
 }
 LAST = (60_000, 70_000, 80_000)  # 30, 35 and 40 thousand steps of each task
 STYLES = ("-", "--", ":", "-.")
+PAGE = """# MUST and its controls on two tasks
+
+reach-v3 and drawer-close-v3 of Meta-World v3: v2 reward, 50 goals, time limit 200, hidden layers
+128, 128, batch 2 x 128, discount 0.95, rates 1e-3, observations normalised, one update per two
+vector steps, 40 thousand steps of each task, pruning ratio 0.5. Success is that of any step of the
+episode, deterministic policy, each of the 50 goals once; figures are means over the evaluations at
+30, 35 and 40 thousand steps of each task. One core and one thread for each run.
+
+    python -m runners.train --gin_file=gin/quick/<experiment>.gin --seed=<seed>
+    python benchmarks/must_results.py runs --out docs/results
+
+This page is written by the second command from the runs' metrics.jsonl; runs that have not reached
+their last step are left out. The experiments are {experiments}.
+
+{table}
+![Success of each method](must_success.png)
+
+Shaded: the range over seeds. Thresholds are those that prototypes of the same methods reached.
+Fewer than five seeds decide nothing between methods that differ by less than 0.15.
+{masks}"""
+MASKS = """
+## What the masks do
+
+![Kept share, overlap, turnover, success at commits](must_masks.png)
+
+MUST, all seeds: {commits} commits. The kept share of the weights was between {low:.6f} and
+{high:.6f}; the share exchanged at a commit at most {turnover:.4f}. Success on 15 goals of each task
+changed by {mean:+.3f} on average from one update before a commit to right after it, at worst by
+{worst:+.3f}.
+"""
 
 Records = list[dict[str, float]]
 
@@ -139,6 +169,26 @@ def plot_masks(seeds: dict[int, Records], path: Path) -> None:
     plt.close(figure)
 
 
+def masks_text(seeds: dict[int, Records]) -> str:
+    """The paragraph on masks, in figures."""
+    kept, turnover, changes = [], [], []
+    for records in seeds.values():
+        for tag, values in (("kept_fraction", kept), ("turnover", turnover)):
+            for name in ("actor", "critic_0", "critic_1"):
+                values += series(records, f"mask/{tag}/{name}").values()
+        before = series(records, "commit/success_rate_before")
+        after = series(records, "commit/success_rate_after")
+        changes += [after[step] - before[step] for step in before]
+    return MASKS.format(
+        commits=len(changes),
+        low=min(kept),
+        high=max(kept),
+        turnover=max(turnover),
+        mean=statistics.fmean(changes),
+        worst=min(changes),
+    )
+
+
 def main() -> None:
     """Read the runs, write the table and the pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -153,11 +203,15 @@ def main() -> None:
                 runs.setdefault(name, {})[int(folder.name.removeprefix("seed_"))] = records
     if not runs:
         raise SystemExit(f"no finished run of {', '.join(METHODS)} under {arguments.runs}")
-    text = "\n".join(table(runs)) + "\n"
-    (arguments.out / "must_table.md").write_text(text)
+    masks = ""
     plot_success(runs, arguments.out / "must_success.png")
     if "must_two_tasks" in runs:
         plot_masks(runs["must_two_tasks"], arguments.out / "must_masks.png")
+        masks = masks_text(runs["must_two_tasks"])
+    text = "\n".join(table(runs)) + "\n"
+    names = ", ".join(f"`{name}`" for name in runs)
+    page = PAGE.format(experiments=names, table=text, masks=masks)
+    (arguments.out / "must.md").write_text(page)
     print(text)
 
 

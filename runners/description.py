@@ -47,7 +47,8 @@ def _parts(bound: dict[str, Any], learner: nn.Module, loop: Any) -> Table:
     sizes = f"observation [{spec.observation_dim}], action [{spec.action_dim}]"
     tasks = suite.tasks()
     goals = sorted({len(task.goals) for task in tasks})
-    about = f"{sizes}, {spec.num_tasks} tasks, {goals} goals, {spec.horizon} steps an episode"
+    counts = " or ".join(map(str, goals))
+    about = f"{sizes}, {spec.num_tasks} tasks, {counts} goals, {spec.horizon} steps an episode"
     table.add_row("suite", suite.name, about)
     table.add_row("tasks", "", ", ".join(task.name for task in tasks))
     table.add_row("learner", type(learner).__name__, "")
