@@ -13,10 +13,8 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from algorithms.base import Metrics, Sizes
+from algorithms.masks import Masks, as_extra, mean_of_others, replaced, statistics
 from algorithms.sac import SAC
-
-Masks = list[Tensor]
-"""One tensor `[tasks, *shape]` per masked layer; with a leading critic dimension for critics."""
 
 
 class Maskable(Protocol):
@@ -163,12 +161,12 @@ class MaskedSAC(SAC):
     def update(self, batch: TensorDict) -> Metrics:
         """A step of SAC; in a generator phase it moves the generators as well."""
         if not self.generating:
-            return self._step(batch, *(_extra(self._drawn) if self._drawn else ()))
+            return self._step(batch, *(as_extra(self._drawn) if self._drawn else ()))
         scores = self._scores(self._draw(batch.get("context", None)))
         masks = [g.masks(s, noise=True) for g, s in zip(self.generators, scores, strict=True)]
         generators = [f"generator/{name}" for name in self.names]
         metrics = self._step(
-            batch, *_extra(masks), ("actor", generators[0]), ("critic", *generators[1:])
+            batch, *as_extra(masks), ("actor", generators[0]), ("critic", *generators[1:])
         )
         self._follow_encoders()
         return metrics
@@ -214,17 +212,14 @@ class MaskedSAC(SAC):
             known = self._success >= 0.0  # -1 stands for an evaluation that has not been
             mean = (self._success * known).sum(0) / known.sum(0).clamp(min=1)
             replace = self._ever & (mean < 0.66)
-            new = [_replaced(a, b, replace) for a, b in zip(old, new, strict=True)]
+            new = [replaced(a, b, replace) for a, b in zip(old, new, strict=True)]
         self._write(new)
         metrics = {"mask/action_change": (self._mean_action(context) - before).abs().mean()}
-        for name, a, b in zip(self.names, old, new, strict=True):
-            flat_a, flat_b = _flat(a), _flat(b)
-            kept = flat_b.sum(1)
-            overlap = flat_b @ flat_b.T / kept[:, None]
-            others = overlap.sum(1) - overlap.diagonal()
-            metrics[f"mask/kept_fraction/{name}"] = flat_b.mean()
-            metrics[f"mask/turnover/{name}"] = 1.0 - ((flat_a * flat_b).sum(1) / kept).mean()
-            metrics[f"mask/overlap/{name}"] = (others / max(1, self.num_tasks - 1)).mean()
+        for name, g, a, b in zip(self.names, self.generators, old, new, strict=True):
+            metrics |= statistics(name, a, b)
+            if drawn is not None and self.num_tasks > 1:
+                target = g.target_similarity(drawn)
+                metrics[f"mask/target_of_task/{name}"] = mean_of_others(target)
         return metrics
 
     def _mean_action(self, context: TensorDict | None) -> Tensor:
@@ -290,20 +285,3 @@ class MaskedSAC(SAC):
         super().set_extra_state(state)
         self.iteration, self.generating = state["iteration"], state["generating"]
         self._drawn = state["drawn"]
-
-
-def _extra(masks: list[Masks]) -> tuple[dict[str, Masks], dict[str, Masks]]:
-    """Masks as the policy and the stacked critics take them."""
-    stacked = [torch.stack(layer) for layer in zip(*masks[1:], strict=True)]
-    return {"masks": masks[0]}, {"masks": stacked}
-
-
-def _replaced(old: Masks, new: Masks, replace: Tensor) -> Masks:
-    """`new` for the tasks where `replace` `[tasks]` is True, `old` for the others."""
-    layers = zip(old, new, strict=True)
-    return [torch.where(replace.view(-1, *[1] * (b.ndim - 1)), b, a) for a, b in layers]
-
-
-def _flat(masks: Masks) -> Tensor:
-    """All layers of each task's mask in one row `[tasks, weights]`, as float."""
-    return torch.cat([m.flatten(1) for m in masks], 1).float()
