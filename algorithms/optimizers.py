@@ -51,11 +51,14 @@ class ClippedOptimizer:
             The norm before clipping, largest over members, and 1.0 if the step was refused.
         """
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        squares = [g.reshape(self.members, -1).square().sum(1) for g in gradients]
-        norm = torch.stack(squares).sum(0).sqrt()
+        norms = [torch.linalg.vector_norm(g.reshape(self.members, -1), dim=1) for g in gradients]
+        norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
         scale = (self.max_norm / (norm + 1e-6)).clamp(max=1.0)
-        for gradient in gradients:
-            gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)) if self.members > 1 else scale)
+        if self.members == 1:
+            torch._foreach_mul_(gradients, scale.squeeze(0))
+        else:
+            for gradient in gradients:
+                gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)))
         refused = (~torch.isfinite(norm).all()).float()
         self.optimizer.found_inf = refused  # type: ignore[attr-defined]
         self.optimizer.step()
