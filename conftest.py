@@ -1,11 +1,14 @@
 """Each test starts without gin bindings, whatever ran in this process before."""
 
+from collections.abc import Iterator
+
 import gin
 import pytest
 
 
 @pytest.fixture(autouse=True)
-def no_bindings():
+def no_bindings() -> Iterator[None]:
+    """Clear the configuration before and after each test."""
     gin.clear_config()
     yield
     gin.clear_config()
