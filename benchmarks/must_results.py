@@ -125,7 +125,7 @@ def plot_success(runs: dict[str, dict[int, Records]], path: Path) -> None:
                 [statistics.fmean(v) for v in values],
                 STYLES[i % 4],
                 color=f"C{i}",
-                label=f"{METHODS[name]} ({len(curves)} seeds)",
+                label=f"{METHODS[name]} ({len(curves)} seed{'s' * (len(curves) > 1)})",
             )
             low, high = [min(v) for v in values], [max(v) for v in values]
             axis.fill_between(x, low, high, color=f"C{i}", alpha=0.12)
@@ -153,6 +153,7 @@ def plot_masks(seeds: dict[int, Records], path: Path) -> None:
         axis.set(title=title, xlabel="steps of each task, thousands")
         axis.grid(alpha=0.3)
     axes[0].set_ylim(0.0, 1.0)
+    axes[2].set_ylim(bottom=0.0)
     axes[0].legend(fontsize=8)
     for i, (tag, label) in enumerate((("before", "before a commit"), ("after", "right after"))):
         for seed, records in seeds.items():
