@@ -40,7 +40,8 @@ reach-v3 and drawer-close-v3 of Meta-World v3: v2 reward, 50 goals, time limit 2
 128, 128, batch 2 x 128, discount 0.95, rates 1e-3, observations normalised, one update per two
 vector steps, 40 thousand steps of each task, pruning ratio 0.5. Success is that of any step of the
 episode, deterministic policy, each of the 50 goals once; figures are means over the evaluations at
-30, 35 and 40 thousand steps of each task. One core and one thread for each run.
+30, 35 and 40 thousand steps of each task. One core and one thread for each run; minutes are
+wall-clock on a machine shared with other work, time between a stop and its resumption included.
 
     python -m runners.train --gin_file=gin/quick/<experiment>.gin --seed=<seed>
     python benchmarks/must_results.py runs --out docs/results
