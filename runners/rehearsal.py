@@ -38,6 +38,7 @@ def rehearse(parts: Any, total_steps: int, wanted: Needs, console: Console | Non
     check_environments(parts.suite)
     seconds["checks"] = time.perf_counter() - started
     loop = parts.loop
+    loop.rehearse(STEPS, UPDATES)  # warms up; the first iteration may be unlike the others
     seconds["step"], seconds["update"] = loop.rehearse(STEPS, UPDATES)
     if parts.evaluator is not None:
         short = copy.copy(parts.evaluator)
