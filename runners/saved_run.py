@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import gin
-import torch
 from absl import logging
 
 from runners import config
 from runners.checkpoint import read_about, read_part, steps_in
 from runners.compatibility import differences, versions
 from runners.config import ConfigError
+from runners.devices import named_device
 from runners.evaluation import Evaluator
 from runners.manifest import DamagedError
 
@@ -46,7 +46,7 @@ class SavedRun:
             self.learner: Any = parts["algorithm"](self.suite.spec)
             self._evaluator: Evaluator = parts.get("evaluator") or Evaluator()
         self.learner.load_state_dict(state)
-        self.learner.to(_device(device))
+        self.learner.to(named_device(device, f"--device={device}", "leave the flag out"))
 
     def evaluator(self, episodes: int | None = None, seed: int | None = None) -> Evaluator:
         """The run's own evaluator, changed where an argument is given.
@@ -92,13 +92,3 @@ def _learner_state(folder: Path, wanted: str) -> tuple[Path, Any]:
     there = [str(step) for step in steps] + (["best"] if (folder / "best").is_dir() else [])
     what = "; ".join(problems) or f"not in {folder}"
     raise ConfigError(f"--checkpoint={wanted}: {what}; there are: {', '.join(there) or 'none'}")
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"--device={name}: no such device; cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"--device={name}: there is no CUDA device here; leave the flag out")
-    return device

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from runners import config, off_policy, preflight
 from runners.checkpoint import Checkpointer, ConfigMismatch
 from runners.config import ConfigError
+from runners.devices import named_device
 from runners.evaluation import Evaluator
 from runners.health import NonFiniteError
 from runners.logs import Logger
@@ -145,7 +146,9 @@ def train(
         if total_steps < 1:
             raise ConfigError(f"train.total_steps must be at least 1, got {total_steps}")
         streams = GlobalStreams(seed)
-        learner = algorithm(suite.spec).to(_device(device))
+        learner = algorithm(suite.spec).to(
+            named_device(device, "train.device", "bind DEVICE = 'cpu'")
+        )
         parts = Parts(
             suite,
             learner,
@@ -303,16 +306,6 @@ def _around_commit(parts: Parts, when: str) -> dict[str, float]:
     metrics = parts.commit_evaluator(parts.suite, parts.learner)
     tag, new = "eval/success_rate", f"commit/success_rate_{when}"
     return {k.replace(tag, new): v for k, v in metrics.items() if k.startswith(tag)}
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"train.device: {name!r} is no device; 'cpu' or 'cuda'") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"train.device: no CUDA device for {name!r}; bind DEVICE = 'cpu'")
-    return device
 
 
 def _bytes_in(folder: Path) -> int:

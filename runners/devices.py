@@ -1,0 +1,25 @@
+"""The device a flag or a binding names, or one clear error."""
+
+import torch
+
+from runners.config import ConfigError
+
+
+def named_device(name: str, culprit: str, fix: str) -> torch.device:
+    """The device, if this machine has it.
+
+    Args:
+        name: for example "cpu" or "cuda".
+        culprit: the flag or binding that holds the name, for the message.
+        fix: what to do where there is no CUDA device.
+
+    Raises:
+        ConfigError: no such kind of device, or no CUDA device here.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"{culprit}: {name!r} is no device; 'cpu' or 'cuda'") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"{culprit}: no CUDA device here for {name!r}; {fix}")
+    return device
