@@ -9,16 +9,16 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from networks.masked import Maskable, maskable, write_masks_
-from networks.version_cache import VersionCache
+from networks.masked import maskable, write_masks_
 
 
 @gin.configurable
 class Critic(nn.Module):
     """num_critics state-action values Q_k(observation, action), evaluated together.
 
-    `trunk` is one trunk whose parameters and buffers carry a leading critic dimension; it is only
-    called through `torch.func.vmap`. Masks have that leading dimension too.
+    `trunk` is one trunk whose parameters and buffers carry a leading critic dimension, as masks do.
+    A trunk that says `stackable = True` computes with such weights itself; any other one is called
+    through `torch.func.vmap`, which costs more per call.
     """
 
     def __init__(
@@ -57,7 +57,6 @@ class Critic(nn.Module):
         for name, stacked in buffers.items():
             owner, _, leaf = name.rpartition(".")
             setattr(self.trunk.get_submodule(owner), leaf, stacked.detach())
-        self._float_masks: VersionCache[list[Tensor]] = VersionCache(trained=False)
 
     def forward(self, td: TensorDictBase, **extra: Any) -> TensorDictBase:
         """Write "state_action_value" [*, num_critics] into td, and return it.
@@ -73,10 +72,12 @@ class Critic(nn.Module):
 
     def values(self, x: Tensor, task: Tensor, extra: dict[str, Any]) -> Tensor:
         """Map x [*, observation_dim + action_dim] and task [*] to [*, num_critics]."""
+        if getattr(self.trunk, "stackable", False):
+            lead = (self.num_critics,)
+            y = self.trunk(x.expand(*lead, *x.shape), task.expand(*lead, *task.shape), **extra)
+            return y.squeeze(-1).movedim(0, -1)
         parameters: dict[str, Tensor] = dict(self.trunk.named_parameters())
         buffers = dict(self.trunk.named_buffers())
-        if extra.get("masks") is None and isinstance(self.trunk, Maskable):
-            extra = {**extra, "masks": self._default_masks(x.dtype)}
 
         def one(
             weights: dict[str, Tensor], others: dict[str, Tensor], more: dict[str, Any]
@@ -86,10 +87,6 @@ class Critic(nn.Module):
 
         values: Tensor = vmap(one, out_dims=-1)(parameters, buffers, extra)
         return values
-
-    def _default_masks(self, dtype: torch.dtype) -> list[Tensor]:
-        buffers = maskable(self.trunk).mask_buffers()
-        return self._float_masks.get(buffers, lambda: [mask.to(dtype) for mask in buffers])
 
     @property
     def mask_shapes(self) -> tuple[tuple[int, ...], ...]:

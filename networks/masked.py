@@ -12,8 +12,9 @@ import gin
 import torch
 from torch import Tensor, nn
 
+from networks.affine import affine
 from networks.mlp import MLP
-from networks.version_cache import VersionCache, is_vmapped
+from networks.version_cache import VersionCache
 
 GRANULARITIES = ("weight", "neuron")
 
@@ -144,15 +145,18 @@ class MaskedMLP(MLP):
         """
         if masks is not None and len(masks) != len(self._mask_shapes):
             raise ValueError(f"masks must be {len(self._mask_shapes)} tensors, got {len(masks)}")
-        if x.dim() > 3 or (x.dim() == 3 and x.shape[0] != self.num_tasks):
+        stack = self.stack_dims
+        dims, groups = x.dim() - stack, x.shape[stack]
+        if dims > 3 or (dims == 3 and groups != self.num_tasks):
             raise ValueError(
-                f"x must be [{self.num_tasks}, rows, in] or [rows, in], got {tuple(x.shape)}"
+                f"x must be [{self.num_tasks}, rows, in] or [rows, in], got {tuple(x.shape[stack:])}"
             )
         x = self.join(x, task)
-        if x.dim() == 3:
+        if dims == 3:
             return self._grouped(x, masks, None)
         lead = x.shape[:-1]
-        x, task = x.reshape(-1, 1, x.shape[-1]), task.reshape(-1)
+        x = x.reshape(*lead[:stack], -1, 1, x.shape[-1])
+        task = task[(0,) * stack].reshape(-1)  # the same rows for every network of a stack
         y = self._grouped(x, masks, None if self._in_task_order(task) else task)
         return y.reshape(*lead, self.out_features)
 
@@ -163,45 +167,40 @@ class MaskedMLP(MLP):
         return task.device.type == "cpu" and torch.equal(task, torch.arange(self.num_tasks))
 
     def _grouped(self, x: Tensor, masks: Sequence[Tensor] | None, task: Tensor | None) -> Tensor:
-        """Map x [groups, rows, in]; group g uses mask g, or mask task[g] where task is given."""
+        """Map x [*stack, groups, rows, in]; group g uses mask g, or task[g] where task is given."""
+        stack = self.stack_dims
 
         def own(tensor: Tensor) -> Tensor:
-            return tensor if task is None else tensor[task]
+            return tensor if task is None else tensor.index_select(stack, task)
 
         layers = self.linears()
         neuron = self.granularity == "neuron"
         weights: list[Tensor] = []
-        if masks is None and not neuron and self._cacheable():
+        if masks is None and not neuron and not torch.is_grad_enabled():
             weights = self._cached_weights(layers)
         elif masks is None:
             masks = self._default_masks()
         count = len(self._mask_shapes)
         for index, layer in enumerate(layers):
+            bias = layer.bias
             if neuron or index >= count:
-                x = layer(x)
+                weight = layer.weight
+            elif weights:
+                weight, bias = own(weights[index]), bias.unsqueeze(-2)
             else:
-                if weights:
-                    weight = own(weights[index])
-                else:
-                    assert masks is not None
-                    weight = layer.weight * own(masks[index])
-                x = torch.baddbmm(layer.bias, x, weight.transpose(1, 2))
-            if index + 1 < len(layers):
-                x = torch.relu(x)
+                assert masks is not None
+                weight = layer.weight.unsqueeze(-3) * own(masks[index])
+                bias = bias.unsqueeze(-2)
+            x = affine(x, weight, bias, relu=index + 1 < len(layers))
             if neuron and index < count:
                 assert masks is not None
-                x = x * own(masks[index]).unsqueeze(1)
+                x = x * own(masks[index]).unsqueeze(-2)
         return x
-
-    def _cacheable(self) -> bool:
-        return not torch.is_grad_enabled() and not is_vmapped(self.linears()[0].weight)
 
     def _default_masks(self) -> list[Tensor]:
         """The committed masks as floats, which multiply faster than bool."""
         buffers = self.mask_buffers()
         dtype = self.linears()[0].weight.dtype
-        if is_vmapped(buffers[0]):
-            return [buffer.to(dtype) for buffer in buffers]
         return self._float_masks.get(buffers, lambda: [buffer.to(dtype) for buffer in buffers])
 
     def _cached_weights(self, layers: list[nn.Linear]) -> list[Tensor]:
@@ -209,7 +208,9 @@ class MaskedMLP(MLP):
         weights = [layer.weight for layer in layers[: len(buffers)]]
         return self._masked_weights.get(
             [*weights, *buffers],
-            lambda: [weight * mask for weight, mask in zip(weights, buffers, strict=True)],
+            lambda: [
+                weight.unsqueeze(-3) * mask for weight, mask in zip(weights, buffers, strict=True)
+            ],
         )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:

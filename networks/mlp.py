@@ -13,6 +13,8 @@ import gin
 import torch
 from torch import Tensor, nn
 
+from networks.affine import affine
+
 INITS = ("soft_module", "fan_in")
 
 
@@ -41,7 +43,12 @@ class MLP(nn.Module):
     """A multilayer perceptron that all tasks share, with the task one-hot as its last inputs.
 
     y = W_L relu(... relu(W_0 [x, onehot(task)] + c_0) ...) + c_L
+
+    A trunk whose weights and buffers were given a leading dimension is that many networks, and
+    takes and returns that leading dimension (`Critic` makes such stacks; `stackable` says so).
     """
+
+    stackable = True
 
     def __init__(
         self,
@@ -87,6 +94,11 @@ class MLP(nn.Module):
         init_last_(layers[-1])
         self.layers = nn.ModuleList(layers)
 
+    @property
+    def stack_dims(self) -> int:
+        """1 for a stack of networks, 0 for a single one."""
+        return self.linears()[0].weight.dim() - 2
+
     def linears(self) -> list[nn.Linear]:
         """Return the linear layers, input side first."""
         return [cast(nn.Linear, layer) for layer in self.layers]
@@ -101,10 +113,10 @@ class MLP(nn.Module):
         """Return the last hidden activations, [*, hidden[-1]]."""
         x = self.join(x, task)
         for layer in self.linears()[:-1]:
-            x = torch.relu(layer(x))
+            x = affine(x, layer.weight, layer.bias, relu=True)
         return x
 
     def forward(self, x: Tensor, task: Tensor) -> Tensor:
         """Map x [*, in_features] and task ids [*] int64 to [*, out_features]."""
-        y: Tensor = self.layers[-1](self.features(x, task))
-        return y
+        last = self.linears()[-1]
+        return affine(self.features(x, task), last.weight, last.bias)

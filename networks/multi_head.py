@@ -7,9 +7,9 @@ Yu et al., "Meta-World: A Benchmark and Evaluation for Multi-Task and Meta Reinf
 from collections.abc import Sequence
 
 import gin
-import torch
 from torch import Tensor
 
+from networks.affine import affine
 from networks.mlp import MLP
 
 
@@ -47,16 +47,16 @@ class MultiHeadMLP(MLP):
             ValueError: if a grouped x does not have num_tasks groups.
         """
         features = self.features(x, task)
-        last = self.linears()[-1]
-        if features.dim() == 3:
-            if features.shape[0] != self.num_tasks:
-                raise ValueError(
-                    f"a grouped input needs {self.num_tasks} groups, got {features.shape[0]}"
-                )
-            weight = last.weight.view(self.out_features, self.num_tasks, -1)
-            bias = last.bias.view(self.out_features, self.num_tasks)
-            return torch.baddbmm(bias.t().unsqueeze(1), features, weight.permute(1, 2, 0))
-        heads = last(features).reshape(*x.shape[:-1], self.out_features, self.num_tasks)
-        index = task[..., None, None].expand(*heads.shape[:-1], 1)
-        y: Tensor = heads.gather(-1, index).squeeze(-1)
-        return y
+        last, stack = self.linears()[-1], self.stack_dims
+        if features.dim() - stack == 3:
+            groups = features.shape[stack]
+            if groups != self.num_tasks:
+                raise ValueError(f"a grouped input needs {self.num_tasks} groups, got {groups}")
+            heads = (self.out_features, self.num_tasks)
+            weight = last.weight.unflatten(stack, heads).transpose(stack, stack + 1)
+            bias = last.bias.unflatten(stack, heads).transpose(stack, stack + 1)
+            return affine(features, weight, bias)
+        y = affine(features, last.weight, last.bias)
+        y = y.unflatten(-1, (self.out_features, self.num_tasks))
+        index = task[..., None, None].expand(*y.shape[:-1], 1)
+        return y.gather(-1, index).squeeze(-1)

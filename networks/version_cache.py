@@ -36,8 +36,9 @@ class VersionCache(Generic[_Value]):
     In-place operations, `copy_` and `load_state_dict` count in the version. Fused optimizers of
     PyTorch do not, so with `trained` sources the steps of all optimizers are counted as well.
     Writing in place through `tensor.data`, or calling a fused kernel without its optimizer, stays
-    unseen. Only tensors on the CPU are cached, outside compiled code: elsewhere the work is small,
-    and a captured graph would go on reading what was cached at its capture.
+    unseen. Only tensors on the CPU are cached, outside compiled code and `torch.func.vmap`:
+    elsewhere the work is small, and a captured graph would go on reading what was cached at its
+    capture.
     Copies and pickles of a cache are empty.
     """
 
@@ -51,7 +52,9 @@ class VersionCache(Generic[_Value]):
 
     def get(self, sources: Sequence[Tensor], make: Callable[[], _Value]) -> _Value:
         """Return make(), computed anew without gradient only when a source changed."""
-        if torch.compiler.is_compiling() or any(source.device.type != "cpu" for source in sources):
+        if torch.compiler.is_compiling() or any(
+            source.device.type != "cpu" or is_vmapped(source) for source in sources
+        ):
             return make()
         steps = _Steps.count if self._trained else 0
         key = tuple((source._version, source.data_ptr(), source.dtype) for source in sources)

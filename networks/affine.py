@@ -1,0 +1,33 @@
+"""The affine map that every trunk is made of, for one network or a stack of them."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Tensor:
+    """Return x W^T + c, or its positive part: one product, batched where the weights are.
+
+    Args:
+        x: [*stack, *, in].
+        weight: [*stack, out, in]; the stack is empty for a single network.
+        bias: [*stack, out], or fewer leading dimensions.
+        relu: set negative values to zero; done in place, on the product before it gets its shape,
+            since autograd copies whole tensors for a change through a view.
+
+    Returns:
+        [*stack, *, out].
+    """
+    stack = weight.shape[:-2]
+    shape = (*x.shape[:-1], weight.shape[-2])
+    if not stack:
+        y = torch.addmm(bias, x.reshape(-1, x.shape[-1]), weight.t())
+    else:
+        number = math.prod(stack)
+        y = torch.baddbmm(
+            bias.expand(*stack, -1).reshape(number, 1, -1),
+            x.reshape(number, -1, x.shape[-1]),
+            weight.reshape(number, *weight.shape[-2:]).transpose(1, 2),
+        )
+    return (y.relu_() if relu else y).view(shape)
