@@ -255,7 +255,6 @@ def _open(parts: Parts, run: RunFolder, total_steps: int, text: str, resume: str
 def _drive(parts: Parts, run: RunFolder, signals: Signals, total_steps: int) -> bool:
     """The loop of the whole project; whether it reached the end."""
     loop, evaluator, checkpointer = parts.loop, parts.evaluator, parts.checkpointer
-    process = psutil.Process()
     try:
         _evaluate_if_due(parts, run, signals)  # an evaluation that a signal cut short
         while not signals.requested and (loop.step < total_steps or loop.pending):
@@ -265,8 +264,7 @@ def _drive(parts: Parts, run: RunFolder, signals: Signals, total_steps: int) -> 
             if before:
                 parts.logger.write(step, {**before, **_around_commit(parts, "after")})
             if metrics:
-                rss = process.memory_info().rss / preflight.GIB
-                metrics = parts.logger.write(step, {**metrics, "sys/rss_gib": rss})
+                metrics = parts.logger.write(step, {**metrics, **_used()})
             parts.progress.update(step, metrics)
             _evaluate_if_due(parts, run, signals)
             if checkpointer.due(step):
@@ -276,6 +274,14 @@ def _drive(parts: Parts, run: RunFolder, signals: Signals, total_steps: int) -> 
     except Interruption:
         return False
     return not signals.requested
+
+
+def _used() -> dict[str, float]:
+    """Memory now, and processor time since the process began, ended workers included."""
+    process = psutil.Process()
+    times = process.cpu_times()
+    spent = times.user + times.system + times.children_user + times.children_system
+    return {"sys/rss_gib": process.memory_info().rss / preflight.GIB, "sys/cpu_s": spent}
 
 
 def _evaluate_if_due(parts: Parts, run: RunFolder, signals: Signals) -> None:
@@ -293,7 +299,7 @@ def _evaluate(parts: Parts, run: RunFolder, signals: Signals) -> None:
         metrics = evaluator(parts.suite, parts.learner)
     parts.learner.evaluated(evaluator.success)
     parts.evaluated["step"] = step
-    parts.progress.update(step, parts.logger.write(step, metrics))
+    parts.progress.update(step, parts.logger.write(step, {**metrics, **_used()}))
     evaluator.write_result(run.results, step, parts.suite, metrics)
     if metrics["eval/success_rate"] > parts.checkpointer.best_score:
         parts.checkpointer.mark_best(step, metrics["eval/success_rate"], learner=parts.learner)
