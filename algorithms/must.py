@@ -61,6 +61,10 @@ class MaskedSAC(SAC):
         initial_masks: `"generator"`, `"random"` (independent of tasks and layers) or `"dense"`.
         commit: `"top_k"` commits what scores highest and trains with it; `"resample"` is the
             reference: noisy masks, drawn again for the learner alone in every iteration.
+        generator_phase: What a generator phase trains. `"joint"`: the networks and the generators,
+            under the masks that score highest now; `"committed"`: both, but under the committed
+            masks, which pass the gradient on to the scores; `"generators"`: as `"joint"`, with the
+            networks standing still.
         update_gate: Replace a task's masks only once it has succeeded in an evaluation and while
             the mean success of its last three evaluations is below 0.66.
         **sac: Arguments of `SAC`.
@@ -84,22 +88,24 @@ class MaskedSAC(SAC):
         use_supervised_loss: bool = True,
         initial_masks: str = "generator",
         commit: str = "top_k",
+        generator_phase: str = "joint",
         update_gate: bool = False,
         **sac: Any,
     ) -> None:
         super().__init__(sizes, **sac)
         if update_interval < 1:
             raise ValueError(f"MaskedSAC.update_interval must be at least 1, got {update_interval}")
-        if initial_masks not in ("generator", "random", "dense"):
-            raise ValueError(
-                "MaskedSAC.initial_masks must be 'generator', 'random' or 'dense', "
-                f"got {initial_masks!r}"
-            )
-        if commit not in ("top_k", "resample"):
-            raise ValueError(f"MaskedSAC.commit must be 'top_k' or 'resample', got {commit!r}")
+        for option, value, values in (
+            ("initial_masks", initial_masks, ("generator", "random", "dense")),
+            ("commit", commit, ("top_k", "resample")),
+            ("generator_phase", generator_phase, ("joint", "committed", "generators")),
+        ):
+            if value not in values:
+                raise ValueError(f"MaskedSAC.{option} must be one of {values}, got {value!r}")
         self.update_interval, self.freeze_after = update_interval, freeze_after
         self.sl_steps, self.use_supervised_loss = sl_steps, use_supervised_loss
         self.resample, self.update_gate = commit == "resample", update_gate
+        self.generator_phase = generator_phase
         num_critics = int(self.critic.num_critics)
         self.names = ("actor", *(f"critic_{k}" for k in range(num_critics)))
         networks = [self.actor, *[self.critic] * num_critics]
@@ -163,11 +169,16 @@ class MaskedSAC(SAC):
         if not self.generating:
             return self._step(batch, *(as_extra(self._drawn) if self._drawn else ()))
         scores = self._scores(self._draw(batch.get("context", None)))
-        masks = [g.masks(s, noise=True) for g, s in zip(self.generators, scores, strict=True)]
-        generators = [f"generator/{name}" for name in self.names]
-        metrics = self._step(
-            batch, *as_extra(masks), ("actor", generators[0]), ("critic", *generators[1:])
-        )
+        in_use = self._committed() if self.generator_phase == "committed" else [None] * len(scores)
+        masks = [
+            g.masks(s, noise=True, committed=c)
+            for g, s, c in zip(self.generators, scores, in_use, strict=True)
+        ]
+        first, *others = [f"generator/{name}" for name in self.names]
+        actor_groups, critic_groups = [first], others
+        if self.generator_phase != "generators":
+            actor_groups, critic_groups = ["actor", first], ["critic", *others]
+        metrics = self._step(batch, *as_extra(masks), actor_groups, critic_groups)
         self._follow_encoders()
         return metrics
 

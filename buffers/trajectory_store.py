@@ -115,9 +115,7 @@ class TrajectoryStore:
             )
         state, after, task = self._state, td["next"], self._task
         first = td["is_init"].squeeze(1).cpu()
-        valid, done, success = (
-            after[key].squeeze(1).cpu() for key in ("valid", "done", "success")
-        )
+        valid, done, success = (after[key].squeeze(1).cpu() for key in ("valid", "done", "success"))
         running, steps = state["running"], state["steps"].masked_fill_(first, 0)
         if first.any():
             running[first] = 0.0

@@ -73,8 +73,8 @@ class Critic(nn.Module):
     def values(self, x: Tensor, task: Tensor, extra: dict[str, Any]) -> Tensor:
         """Map x [*, observation_dim + action_dim] and task [*] to [*, num_critics]."""
         if getattr(self.trunk, "stackable", False):
-            lead = (self.num_critics,)
-            y = self.trunk(x.expand(*lead, *x.shape), task.expand(*lead, *task.shape), **extra)
+            stacked = [tensor.expand(self.num_critics, *tensor.shape) for tensor in (x, task)]
+            y: Tensor = self.trunk(*stacked, **extra)
             return y.squeeze(-1).movedim(0, -1)
         parameters: dict[str, Tensor] = dict(self.trunk.named_parameters())
         buffers = dict(self.trunk.named_buffers())

@@ -174,19 +174,26 @@ class MaskGenerator(nn.Module):
             embedding = torch.cat((embedding, self.encode(trajectories)), -1)
         return cast(list[Tensor], self.body(embedding))
 
-    def masks(self, scores: Sequence[Tensor], noise: bool = False) -> list[Tensor]:
+    def masks(
+        self,
+        scores: Sequence[Tensor],
+        noise: bool = False,
+        committed: Sequence[Tensor] | None = None,
+    ) -> list[Tensor]:
         """Return straight-through masks [num_tasks, *shape]: exactly 0.0 or 1.0, with a gradient.
 
-        With `noise`, noise_scale * Gumbel is added first, drawn with the global generator.
+        With `noise`, noise_scale * Gumbel is added first, drawn with the global generator. Given
+        `committed` bool masks, those are the values, and the scores only receive the gradient.
         """
         masks = []
-        for score, k in zip(scores, self.kept, strict=True):
+        for layer, (score, k) in enumerate(zip(scores, self.kept, strict=True)):
             flat = score.flatten(1)
             if self.standardise:
                 flat = standardised(flat)
             if noise and self.noise_scale > 0.0:
                 flat = flat + self.noise_scale * gumbel_like(flat)
-            masks.append(straight_through_top_k(flat, k, self.surrogate).view_as(score))
+            chosen = None if committed is None else committed[layer].bool().flatten(1)
+            masks.append(straight_through_top_k(flat, k, self.surrogate, chosen).view_as(score))
         return masks
 
     @torch.no_grad()

@@ -148,9 +148,8 @@ class MaskedMLP(MLP):
         stack = self.stack_dims
         dims, groups = x.dim() - stack, x.shape[stack]
         if dims > 3 or (dims == 3 and groups != self.num_tasks):
-            raise ValueError(
-                f"x must be [{self.num_tasks}, rows, in] or [rows, in], got {tuple(x.shape[stack:])}"
-            )
+            got = tuple(x.shape[stack:])
+            raise ValueError(f"x must be [{self.num_tasks}, rows, in] or [rows, in], got {got}")
         x = self.join(x, task)
         if dims == 3:
             return self._grouped(x, masks, None)
@@ -182,15 +181,15 @@ class MaskedMLP(MLP):
             masks = self._default_masks()
         count = len(self._mask_shapes)
         for index, layer in enumerate(layers):
-            bias = layer.bias
-            if neuron or index >= count:
-                weight = layer.weight
-            elif weights:
-                weight, bias = own(weights[index]), bias.unsqueeze(-2)
-            else:
-                assert masks is not None
-                weight = layer.weight.unsqueeze(-3) * own(masks[index])
+            weight: Tensor = layer.weight
+            bias: Tensor = layer.bias
+            if not neuron and index < count:
                 bias = bias.unsqueeze(-2)
+                if weights:
+                    weight = own(weights[index])
+                else:
+                    assert masks is not None
+                    weight = weight.unsqueeze(-3) * own(masks[index])
             x = affine(x, weight, bias, relu=index + 1 < len(layers))
             if neuron and index < count:
                 assert masks is not None

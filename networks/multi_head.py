@@ -57,6 +57,6 @@ class MultiHeadMLP(MLP):
             bias = last.bias.unflatten(stack, heads).transpose(stack, stack + 1)
             return affine(features, weight, bias)
         y = affine(features, last.weight, last.bias)
-        y = y.unflatten(-1, (self.out_features, self.num_tasks))
+        y = y.view(*y.shape[:-1], self.out_features, self.num_tasks)
         index = task[..., None, None].expand(*y.shape[:-1], 1)
         return y.gather(-1, index).squeeze(-1)

@@ -65,8 +65,12 @@ def hard_top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return mask, 0.5 * (lowest_kept + highest_dropped)
 
 
-def straight_through_top_k(scores: Tensor, k: int, surrogate: str = "sigmoid_k") -> Tensor:
+def straight_through_top_k(
+    scores: Tensor, k: int, surrogate: str = "sigmoid_k", chosen: Tensor | None = None
+) -> Tensor:
     """Return hard_top_k as 0.0 and 1.0 exactly, with the gradient of a soft selection.
+
+    With a bool mask `chosen` [*, N] the value is that mask instead; the gradient stays.
 
     value = hard + (soft - stopgrad(soft)); soft is
         sigmoid_k: sigmoid(s - threshold)
@@ -74,6 +78,7 @@ def straight_through_top_k(scores: Tensor, k: int, surrogate: str = "sigmoid_k")
         identity: s
     """
     hard, threshold = hard_top_k(scores, k)
+    hard = hard if chosen is None else chosen
     if surrogate == "softmax":
         soft = scores.softmax(-1)
     elif surrogate == "sigmoid_k":

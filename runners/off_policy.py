@@ -67,9 +67,7 @@ class OffPolicyLoop:
                 f"OffPolicyLoop.updates_per_step must be positive, got {updates_per_step}"
             )
         if warmup not in ("policy", "uniform"):
-            raise ValueError(
-                f"OffPolicyLoop.warmup must be 'policy' or 'uniform', got {warmup!r}"
-            )
+            raise ValueError(f"OffPolicyLoop.warmup must be 'policy' or 'uniform', got {warmup!r}")
         spec = suite.spec
         self.suite, self.learner, self.seed, self.spec = suite, learner, seed, spec
         self.replay = replay(spec.observation_dim, spec.action_dim, spec.num_tasks)

@@ -246,6 +246,54 @@ def test_invariant_21_every_base_network_moves_in_both_kinds_of_phase() -> None:
         learner.end_phase(context)
 
 
+def test_committed_generator_phase_trains_the_networks_as_an_ordinary_one() -> None:
+    """The networks compute under the committed masks; only the generators move besides."""
+    dims = Dims()
+    batch = _batch(dims, 0)
+    updated = []
+    for generating in (False, True):
+        torch.manual_seed(0)
+        learner = _must(dims, generator_phase="committed")
+        _iterate(learner, dims, 0)
+        learner.generating = generating
+        old = {n: p.clone() for n, p in learner.generators.named_parameters()}
+        torch.manual_seed(1)
+        if not generating:
+            learner._draw(batch["context"])  # the generators' draw comes before the policy's
+        learner.update(batch)
+        moved = {n for n, p in learner.generators.named_parameters() if not torch.equal(p, old[n])}
+        assert bool(moved) == generating
+        updated.append(learner)
+    plain, generated = updated
+    for part in ("actor", "critic", "target"):
+        sides = [getattr(learner, part).parameters() for learner in (plain, generated)]
+        for a, b in zip(*sides, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+
+
+def test_generators_alone_learn_in_a_phase_of_theirs() -> None:
+    """Policy and critics stand still, and the generators get the gradient of a joint phase."""
+    dims = Dims()
+    moves = []
+    for phase in ("joint", "generators"):
+        torch.manual_seed(0)
+        learner = _must(dims, generator_phase=phase)
+        learner.begin_phase(_context(dims, 0))
+        old = {n: p.clone() for n, p in learner.named_parameters()}
+        learner.update(_batch(dims, 0))
+        stood = all(
+            torch.equal(p, old[n])
+            for n, p in learner.named_parameters()
+            if n.startswith(("actor", "critic"))
+        )
+        assert stood == (phase == "generators")
+        moves.append(
+            [p.detach() - old[f"generators.{n}"] for n, p in learner.generators.named_parameters()]
+        )
+    for a, b in zip(*moves, strict=True):
+        assert torch.equal(a, b)
+
+
 @pytest.mark.parametrize("cut", [0, 1, 2])
 @pytest.mark.parametrize("commit", ["top_k", "resample"])
 def test_invariant_25_resuming_inside_an_interval_changes_nothing(cut, commit) -> None:

@@ -11,7 +11,14 @@ from networks.masked import MaskedMLP
 from networks.mlp import MLP
 from networks.multi_head import MultiHeadMLP
 
-KINDS = [MLP, MultiHeadMLP, MaskedMLP]
+
+class Foreign(MLP):
+    """A trunk that does not compute with stacked weights itself."""
+
+    stackable = False
+
+
+KINDS = [MLP, MultiHeadMLP, MaskedMLP, Foreign]
 
 
 def small(kind, **options):

@@ -71,6 +71,17 @@ def test_invariant_12_useful_scores_go_up(surrogate):
     assert (step[worth > 0] > 0).all() and (step[worth < 0] < 0).all()
 
 
+def test_chosen_mask_with_the_gradient_of_the_scores():
+    scores = torch.randn(3, 50, requires_grad=True)
+    chosen = hard_top_k(torch.randn(3, 50), 20)[0]
+    weight = torch.randn(3, 50)
+    mask = straight_through_top_k(scores, 20, "sigmoid_k", chosen)
+    assert torch.equal(mask, chosen.float())
+    (mask * weight).sum().backward()
+    soft = torch.sigmoid(scores - hard_top_k(scores, 20)[1]).detach()
+    torch.testing.assert_close(scores.grad, weight * soft * (1 - soft))
+
+
 def test_standardised_keeps_the_choice():
     scores = torch.randn(3, 40) * 0.01
     scaled = standardised(scores)
