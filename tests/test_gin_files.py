@@ -22,6 +22,8 @@ def reduced(file):
     tasks = next((n for name, n in NUM_TASKS.items() if f"envs/{name}.gin" in text), 2)
     if "envs/tasks.gin" in text:
         tasks = 10
+    if "settings/eight_turns.gin" in text:
+        tasks = 8
     values = {
         "TOTAL_STEPS": 16 * tasks,
         "WARMUP_STEPS": 4,
