@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from envs import snapshot
 from envs.episodes import Environment, Task
 from envs.goals import Goals
+from envs.sawyer import accelerate
 
 BROKEN = (
     mujoco.mjtWarning.mjWARN_BADQPOS,
@@ -29,6 +30,8 @@ class ManipulationEnv(Environment):
         goals: goal vectors, as Meta-World draws them.
         reward_version: "v1" or "v2".
         goal_hidden: zero the last three numbers of the observation.
+        accelerated: step the class of `envs.sawyer`, which gives the same numbers sooner, and not
+            upstream's own.
 
     The episode's end is the caller's affair: upstream allows 500 steps after a reset.
     """
@@ -40,6 +43,7 @@ class ManipulationEnv(Environment):
         *,
         reward_version: str = "v2",
         goal_hidden: bool = False,
+        accelerated: bool = True,
     ) -> None:
         kind = ALL_V3_ENVIRONMENTS[name]
         self._upstream = [
@@ -51,7 +55,8 @@ class ManipulationEnv(Environment):
             )
             for goal in goals
         ]
-        self.simulator: Any = kind(reward_function_version=reward_version)
+        made = accelerate(kind) if accelerated else kind
+        self.simulator: Any = made(reward_function_version=reward_version)
         self.simulator.set_task(self._upstream[0])
         space: Any = self.simulator.sawyer_observation_space
         self.observation_space = space
@@ -88,7 +93,11 @@ class ManipulationEnv(Environment):
 
 
 def build(
-    goals: Mapping[str, Goals], reward_version: str, goal_hidden: bool, task: Task
+    goals: Mapping[str, Goals],
+    reward_version: str,
+    goal_hidden: bool,
+    accelerated: bool,
+    task: Task,
 ) -> Environment:
     """The environment of a task; what a worker is handed, as a partial of this function.
 
@@ -96,6 +105,7 @@ def build(
         goals: split -> name -> goal vectors.
         reward_version: "v1" or "v2".
         goal_hidden: whether the goal is hidden.
+        accelerated: whether the accelerated classes are used.
         task: the task to build for.
     """
     return ManipulationEnv(
@@ -103,4 +113,5 @@ def build(
         goals[task.split][task.name],
         reward_version=reward_version,
         goal_hidden=goal_hidden,
+        accelerated=accelerated,
     )
