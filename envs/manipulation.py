@@ -15,11 +15,8 @@ from envs.episodes import Environment, Task
 from envs.goals import Goals
 from envs.sawyer import accelerate
 
-BROKEN = (
-    mujoco.mjtWarning.mjWARN_BADQPOS,
-    mujoco.mjtWarning.mjWARN_BADQVEL,
-    mujoco.mjtWarning.mjWARN_BADQACC,
-)
+# Bad positions, velocities or accelerations: MuJoCo numbers these warnings one after the other.
+BROKEN = slice(mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQACC + 1)
 
 
 class ManipulationEnv(Environment):
@@ -45,7 +42,7 @@ class ManipulationEnv(Environment):
         goal_hidden: bool = False,
         accelerated: bool = True,
     ) -> None:
-        kind = ALL_V3_ENVIRONMENTS[name]
+        kind: Any = ALL_V3_ENVIRONMENTS[name]
         self._upstream = [
             UpstreamTask(
                 name,
@@ -58,6 +55,7 @@ class ManipulationEnv(Environment):
         made = accelerate(kind) if accelerated else kind
         self.simulator: Any = made(reward_function_version=reward_version)
         self.simulator.set_task(self._upstream[0])
+        self._broken = self.simulator.data.warning.number[BROKEN]  # a live view
         space: Any = self.simulator.sawyer_observation_space
         self.observation_space = space
         self.action_space = self.simulator.action_space
@@ -75,8 +73,7 @@ class ManipulationEnv(Environment):
     ) -> tuple[NDArray[np.float64], float, bool, bool, dict[str, Any]]:
         """Upstream's step; the info also says whether MuJoCo gave up ("unstable")."""
         observation, reward, terminated, _, info = self.simulator.step(action)
-        warning = self.simulator.data.warning
-        info["unstable"] = any(warning[kind].number for kind in BROKEN)
+        info["unstable"] = any(self._broken.tolist())
         return observation, float(reward), bool(terminated), False, info
 
     def snapshot(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ import mujoco
 import numpy as np
 from metaworld.sawyer_xyz_env import SawyerMocapBase, SawyerXYZEnv
 from metaworld.utils import reward_utils
-from numpy._core import umath
+from numpy._core.umath import clip as ufunc_clip  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
@@ -44,9 +44,12 @@ GRIPPER_DOWN = np.array([1.0, 0.0, 1.0, 0.0])
 
 def norm(x: Any, *args: Any, **options: Any) -> Any:
     """`np.linalg.norm`, by its own path for a vector without the way there."""
-    if type(x) is np.ndarray and x.strides == (8,) and x.dtype is DOUBLE and not args:
-        if not options or options == {"ord": 2}:
-            return np.float64(math.sqrt(x.dot(x)))
+    if type(x) is np.ndarray:
+        if x.strides == (8,) and x.dtype == DOUBLE and not args:
+            if not options or options == {"ord": 2}:
+                return np.float64(math.sqrt(x.dot(x)))
+    elif type(x) is np.float64 and not args and not options:
+        return np.float64(math.sqrt(x * x))
     return np.linalg.norm(x, *args, **options)
 
 
@@ -54,7 +57,7 @@ def clip(x: Any, low: Any, high: Any, **options: Any) -> Any:
     """`np.clip`, straight to its ufunc."""
     if options or not isinstance(x, np.ndarray | np.floating):
         return np.clip(x, low, high, **options)
-    return umath.clip(x, low, high)
+    return ufunc_clip(x, low, high)
 
 
 def hstack(parts: Any) -> Any:
@@ -103,7 +106,7 @@ class Frame:
     def __init__(self, matrix: Array) -> None:
         self._matrix = matrix
 
-    def as_quat(self) -> Array:
+    def as_quat(self) -> Any:
         """Scipy's quaternion, without its proof that the matrix is a rotation."""
         if compiled_rotation is not None:
             return compiled_rotation.from_matrix(self._matrix, assume_valid=True)
@@ -121,11 +124,13 @@ class View:
         self.__dict__["_find"] = find
 
     def __getattr__(self, name: str) -> Any:
+        """Called for what is not yet known."""
         value = self.__dict__[name] = getattr(self._find(), name)
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self._find(), name, value)  # writes into the array
+        """Write into the array, as MuJoCo's accessor does."""
+        setattr(self._find(), name, value)
 
 
 class Views(dict[str, View]):
@@ -135,12 +140,13 @@ class Views(dict[str, View]):
         self._find = find
 
     def __missing__(self, name: str) -> View:
-        self._find(name)  # an unknown name is an error now
+        """The view of a name that was not asked for before; an unknown one is MuJoCo's error."""
+        self._find(name)
         view = self[name] = View(functools.partial(self._find, name))
         return view
 
 
-class NamedData(mujoco.MjData):
+class NamedData(mujoco.MjData):  # type: ignore[misc]
     """MuJoCo's data with remembered named access; the arrays are live views, as upstream's are."""
 
     def __init__(self, model: mujoco.MjModel) -> None:
@@ -149,11 +155,11 @@ class NamedData(mujoco.MjData):
             setattr(self, kind, Views(getattr(super(), kind)).__getitem__)
 
 
-class Layer(SawyerXYZEnv):  # type: ignore[misc]
+class Layer(SawyerXYZEnv):
     """What every accelerated task does in its own way."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        self._resets: dict[tuple[bytes, bool], Reset] = {}
+        self._resets: dict[tuple[Any, ...], Reset] = {}
         super().__init__(*args, **options)
 
     def _initialize_simulation(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
@@ -201,10 +207,10 @@ class Layer(SawyerXYZEnv):  # type: ignore[misc]
         self._prev_obs = frame
         return observation
 
-    def step(self, action: Array) -> tuple[Array, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: Array) -> Any:
         """Upstream's step; it leaves out what the forward pass overwrites."""
         if self._did_see_sim_exception or not self._set_task_called or len(action) != 4:
-            return super().step(action)  # type: ignore[no-any-return]
+            return super().step(action)
         model, data = self.model, self.data
         mocap = data.mocap_pos
         target = mocap[0] + clip(action[:3], -1, 1) * self.action_scale
@@ -218,7 +224,7 @@ class Layer(SawyerXYZEnv):  # type: ignore[misc]
         self.curr_path_length += 1
         mujoco.mj_forward(model, data)
         space = self.sawyer_observation_space
-        observation = umath.clip(self._get_obs(), space.low, space.high)
+        observation = ufunc_clip(self._get_obs(), space.low, space.high)
         self._last_stable_obs = observation
         reward, info = self.evaluate_state(observation, action)
         truncated = self.curr_path_length == self.max_path_length
@@ -229,8 +235,9 @@ class Layer(SawyerXYZEnv):  # type: ignore[misc]
     ) -> tuple[Array, dict[str, Any]]:
         """Upstream's reset, once per goal; it always ends at the same point for a goal."""
         if not self._freeze_rand_vec or self._last_rand_vec is None:
-            return super().reset(seed, options)  # type: ignore[no-any-return]
-        key = (self._last_rand_vec.tobytes(), self._partially_observable)
+            return super().reset(seed, options)
+        version = getattr(self, "reward_function_version", None)  # assembly's reset asks for it
+        key = (self._last_rand_vec.tobytes(), self._partially_observable, version)
         known = self._resets.get(key)
         if known is None:
             known = self._resets[key] = Reset(self, super().reset)
@@ -244,10 +251,13 @@ class Reset:
 
     Attributes that upstream assigned are kept by reference: some are live views of the simulation,
     and none is written in place after a reset. Those it did not assign stay what they are.
+
+    One thing upstream carries over from the episode before is not repeated: where a task moves its
+    goal's mark after the last forward pass, the mark is seen at its old place until the next step.
     """
 
     def __init__(self, environment: Any, reset: Callable[[], tuple[Array, dict[str, Any]]]) -> None:
-        plain = type(environment)
+        plain: Any = type(environment)
         names: set[str] = set()
 
         def record(self: Any, name: str, value: Any) -> None:
@@ -274,7 +284,7 @@ class Reset:
 
 
 @functools.cache
-def accelerate(kind: type[Any]) -> type[Any]:
+def accelerate(kind: Any) -> Any:
     """The accelerated subclass of a Meta-World task class.
 
     Args:
