@@ -40,6 +40,7 @@ Array = NDArray[Any]
 
 DOUBLE = np.dtype(np.float64)
 GRIPPER_DOWN = np.array([1.0, 0.0, 1.0, 0.0])
+ONE = np.float32(1)  # bounds of single precision promote neither kind of action
 
 
 def norm(x: Any, *args: Any, **options: Any) -> Any:
@@ -190,8 +191,8 @@ class Layer(SawyerXYZEnv):
         body = self.data.body
         frame = np.zeros(4 + self._obs_obj_max_len)
         frame[:3] = self.get_endeff_pos()
-        opening = norm(body("rightclaw").xpos - body("leftclaw").xpos) / 0.1
-        frame[3] = min(max(opening, 0.0), 1.0)
+        apart = body("rightclaw").xpos - body("leftclaw").xpos
+        frame[3] = min(max(math.sqrt(apart.dot(apart)) / 0.1, 0.0), 1.0)
         positions, quaternions = self._get_pos_objects(), self._get_quat_objects()
         for i in range(len(positions) // 3):
             frame[4 + 7 * i : 7 + 7 * i] = positions[3 * i : 3 * i + 3]
@@ -209,16 +210,23 @@ class Layer(SawyerXYZEnv):
 
     def step(self, action: Array) -> Any:
         """Upstream's step; it leaves out what the forward pass overwrites."""
-        if self._did_see_sim_exception or not self._set_task_called or len(action) != 4:
-            return super().step(action)
+        if (
+            type(action) is not np.ndarray
+            or action.shape != (4,)
+            or action.dtype.char not in "fd"
+            or self.curr_path_length >= self.max_path_length
+            or self._did_see_sim_exception
+            or not self._set_task_called
+        ):
+            return super().step(action)  # or its error
         model, data = self.model, self.data
-        mocap = data.mocap_pos
-        target = mocap[0] + clip(action[:3], -1, 1) * self.action_scale
-        mocap[0] = clip(target, self.mocap_low, self.mocap_high)
+        mocap = data.mocap_pos[0]
+        moved = mocap + ufunc_clip(action[:3], -ONE, ONE) * self.action_scale
+        ufunc_clip(moved, self.mocap_low, self.mocap_high, mocap)
         data.mocap_quat[0] = GRIPPER_DOWN
-        if self.curr_path_length >= self.max_path_length:
-            raise ValueError(f"the episode is over after {self.max_path_length} steps: reset first")
-        data.ctrl[:] = (action[-1], -action[-1])
+        fingers, grip = data.ctrl, action[3]
+        fingers[0] = grip
+        fingers[1] = -grip
         mujoco.mj_step(model, data, nstep=self.frame_skip)
         mujoco.mj_rnePostConstraint(model, data)
         self.curr_path_length += 1
