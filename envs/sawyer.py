@@ -33,7 +33,7 @@ from envs import snapshot
 
 try:
     from scipy.spatial.transform import _rotation_cy as compiled_rotation
-except ImportError:  # private to scipy
+except ImportError:  # private, and not in every version
     compiled_rotation = None
 
 Array = NDArray[Any]
@@ -111,7 +111,7 @@ class Frame:
         """Scipy's quaternion, without its proof that the matrix is a rotation."""
         if compiled_rotation is not None:
             return compiled_rotation.from_matrix(self._matrix, assume_valid=True)
-        return Rotation.from_matrix(self._matrix, assume_valid=True).as_quat()
+        return Rotation.from_matrix(self._matrix).as_quat()
 
 
 class View:
@@ -162,6 +162,12 @@ class Layer(SawyerXYZEnv):
     def __init__(self, *args: Any, **options: Any) -> None:
         self._resets: dict[tuple[Any, ...], Reset] = {}
         super().__init__(*args, **options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle as upstream does; the copy's simulation is a new one, its cache empty."""
+        state = self.__getstate__()
+        state["state"]["_resets"] = {}
+        return _bare, (type(self).__mro__[2],), state
 
     def _initialize_simulation(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
         model, _ = super()._initialize_simulation()
@@ -277,7 +283,7 @@ class Reset:
         try:
             observation, self.info = reset()
         finally:
-            environment.__class__ = plain
+            object.__setattr__(environment, "__class__", plain)
         self.observation = observation.copy()
         self._attributes = {name: getattr(environment, name) for name in names}
         self._physics = snapshot.take_physics(environment.model, environment.data)
@@ -314,6 +320,11 @@ def accelerate(kind: Any) -> Any:
         if kind.__name__ in names:  # static methods are called by the name of their class
             names[kind.__name__] = accelerated
     return accelerated
+
+
+def _bare(kind: Any) -> Any:
+    made = accelerate(kind)
+    return made.__new__(made)
 
 
 def _facade(module: ModuleType, **exchanged: Any) -> ModuleType:

@@ -1,5 +1,6 @@
 """The accelerated layer against upstream's own classes, bit for bit."""
 
+import copy
 import gc
 import pickle
 import weakref
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.policies import ENV_POLICY_MAP
+from metaworld.utils import reward_utils
 
 from envs import sawyer, snapshot
 from envs.manipulation import ManipulationEnv
@@ -202,6 +204,63 @@ def test_named_access_is_live_and_lets_the_simulation_go(goals):
     del ours, environment, data, lookup
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda made: pickle.loads(pickle.dumps(made))])
+def test_copies_are_upstreams(goals, copied):
+    """A copy must not reset to views of the simulation it was copied from."""
+    copies = []
+    for environment in pair("pick-place-v3"):
+        environment.set_task(upstream_task("pick-place-v3", goals["train"]["pick-place-v3"][0]))
+        environment.reset()
+        copies.append(copied(environment))
+        assert type(copies[-1]) is type(environment)
+    theirs, ours = copies
+    for _ in range(2):
+        same_reset(ours, theirs)
+        for _ in range(5):
+            action = np.ones(4, np.float32)
+            same_step(ours.step(action), theirs.step(action))
+
+
+def test_without_compiled_rotations(goals, monkeypatch):
+    theirs, ours = pair("push-v3")
+    monkeypatch.setattr(sawyer, "compiled_rotation", None)
+    for environment in (theirs, ours):
+        environment.set_task(upstream_task("push-v3", goals["train"]["push-v3"][0]))
+    run(ours, theirs, 5, "uniform", None, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("sigmoid", ["long_tail", "gaussian", "hyperbolic", "cosine"])
+def test_tolerance_is_upstreams(sigmoid):
+    """On both sides of the bounds and on them, with numbers of every kind; errors too."""
+    rng = np.random.default_rng(0)
+    points = [*rng.uniform(-1, 2, 300), -0.1, 0.0, 0.3, np.inf, np.nan, 1e200]
+    for kind, margin in product((float, np.float64, np.float32), (0.0, 0.2, np.float64(0.7), 1)):
+        for point in map(kind, points):
+            arguments = (point, (0.0, 0.3), margin, sigmoid)
+            with np.errstate(all="ignore"):
+                ours = sawyer.tolerance(*arguments)
+                theirs = reward_utils.tolerance(*arguments)
+            assert type(ours) is type(theirs) and np.array_equal(ours, theirs, equal_nan=True)
+    for bounds, margin in (((1.0, 0.0), 0.1), ((0.0, 1.0), -0.1)):
+        with pytest.raises(ValueError):
+            sawyer.tolerance(0.5, bounds, margin, sigmoid)
+
+
+def test_norm_clip_and_hstack_are_numpys():
+    rng = np.random.default_rng(0)
+    block = rng.normal(size=(200, 3))
+    for row in (*block, *block.T[:, ::7], block, np.float32(block[0]), block[0, 0], 2.5, [3, 4.0]):
+        for ours, theirs in (
+            (sawyer.norm(row), np.linalg.norm(row)),
+            (sawyer.clip(row, -0.5, 0.5), np.clip(row, -0.5, 0.5)),
+            (sawyer.hstack((row, row)), np.hstack((row, row))),
+        ):
+            assert type(ours) is type(theirs) and np.array_equal(ours, theirs)
+            assert ours.dtype == theirs.dtype
+    assert sawyer.norm(block[0], ord=2) == np.linalg.norm(block[0], ord=2)
+    assert sawyer.norm(block[0], 1) == np.linalg.norm(block[0], 1)
 
 
 def test_without_a_frozen_goal_every_reset_is_upstreams():
