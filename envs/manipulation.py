@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 from envs import snapshot
 from envs.episodes import Environment, Task
 from envs.goals import Goals
+from envs.sawyer import accelerate
 
-BROKEN = (
-    mujoco.mjtWarning.mjWARN_BADQPOS,
-    mujoco.mjtWarning.mjWARN_BADQVEL,
-    mujoco.mjtWarning.mjWARN_BADQACC,
-)
+# Bad positions, velocities or accelerations: MuJoCo numbers these warnings one after the other.
+BROKEN = slice(mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQACC + 1)
 
 
 class ManipulationEnv(Environment):
@@ -29,6 +27,8 @@ class ManipulationEnv(Environment):
         goals: goal vectors, as Meta-World draws them.
         reward_version: "v1" or "v2".
         goal_hidden: zero the last three numbers of the observation.
+        accelerated: step the class of `envs.sawyer`, which gives the same numbers sooner, and not
+            upstream's own.
 
     The episode's end is the caller's affair: upstream allows 500 steps after a reset.
     """
@@ -40,8 +40,9 @@ class ManipulationEnv(Environment):
         *,
         reward_version: str = "v2",
         goal_hidden: bool = False,
+        accelerated: bool = True,
     ) -> None:
-        kind = ALL_V3_ENVIRONMENTS[name]
+        kind: Any = ALL_V3_ENVIRONMENTS[name]
         self._upstream = [
             UpstreamTask(
                 name,
@@ -51,8 +52,10 @@ class ManipulationEnv(Environment):
             )
             for goal in goals
         ]
-        self.simulator: Any = kind(reward_function_version=reward_version)
+        made = accelerate(kind) if accelerated else kind
+        self.simulator: Any = made(reward_function_version=reward_version)
         self.simulator.set_task(self._upstream[0])
+        self._broken = self.simulator.data.warning.number[BROKEN]  # a live view
         space: Any = self.simulator.sawyer_observation_space
         self.observation_space = space
         self.action_space = self.simulator.action_space
@@ -70,8 +73,7 @@ class ManipulationEnv(Environment):
     ) -> tuple[NDArray[np.float64], float, bool, bool, dict[str, Any]]:
         """Upstream's step; the info also says whether MuJoCo gave up ("unstable")."""
         observation, reward, terminated, _, info = self.simulator.step(action)
-        warning = self.simulator.data.warning
-        info["unstable"] = any(warning[kind].number for kind in BROKEN)
+        info["unstable"] = any(self._broken.tolist())
         return observation, float(reward), bool(terminated), False, info
 
     def snapshot(self) -> dict[str, Any]:
@@ -88,7 +90,11 @@ class ManipulationEnv(Environment):
 
 
 def build(
-    goals: Mapping[str, Goals], reward_version: str, goal_hidden: bool, task: Task
+    goals: Mapping[str, Goals],
+    reward_version: str,
+    goal_hidden: bool,
+    accelerated: bool,
+    task: Task,
 ) -> Environment:
     """The environment of a task; what a worker is handed, as a partial of this function.
 
@@ -96,6 +102,7 @@ def build(
         goals: split -> name -> goal vectors.
         reward_version: "v1" or "v2".
         goal_hidden: whether the goal is hidden.
+        accelerated: whether the accelerated classes are used.
         task: the task to build for.
     """
     return ManipulationEnv(
@@ -103,4 +110,5 @@ def build(
         goals[task.split][task.name],
         reward_version=reward_version,
         goal_hidden=goal_hidden,
+        accelerated=accelerated,
     )

@@ -50,6 +50,8 @@ class MetaWorldSuite(Suite):
         seeding: "own" gives each environment its own random stream of goals; "upstream" seeds them
             all alike, as `gymnasium.make_vec("Meta-World/MT10", seed=...)` does, so that all tasks
             draw the same goal numbers.
+        accelerated: use the faster classes of `envs.sawyer`, which give the same numbers; False
+            for upstream's own.
         workers: worker processes, 0 for this process, None for one per core.
         timeout: seconds after which a worker counts as hung.
 
@@ -67,6 +69,7 @@ class MetaWorldSuite(Suite):
         num_goals: int = 50,
         goal_seed: int = 42,
         seeding: str = "own",
+        accelerated: bool = True,
         workers: int | None = None,
         timeout: float = 60.0,
     ) -> None:
@@ -80,6 +83,7 @@ class MetaWorldSuite(Suite):
         _whole("goal_seed", goal_seed, 0, 2**32 - 1)
         self._reward_version, self._horizon, self._num_goals = reward_version, horizon, num_goals
         self._goal_seed, self._seeding = goal_seed, seeding
+        self._accelerated = accelerated
         self._goals: dict[str, Goals] | None = None
 
     @property
@@ -147,7 +151,9 @@ class MetaWorldSuite(Suite):
 
     def build(self, tasks: Sequence[Task]) -> Build:
         """See `envs.manipulation.build`."""
-        return partial(build, self.goals(), self._reward_version, self.goal_hidden)
+        return partial(
+            build, self.goals(), self._reward_version, self.goal_hidden, self._accelerated
+        )
 
 
 def _names(

@@ -19,7 +19,9 @@ DERIVED_ARRAYS = ("xpos", "xquat", "xmat", "xipos", "ximat", "geom_xpos", "geom_
     "site_xpos",
     "site_xmat",
 )
-FIXED = {"model", "data", "mujoco_renderer", "_ezpickle_args", "_ezpickle_kwargs", "spec"}
+FIXED = {"model", "data", "mujoco_renderer", "_ezpickle_args", "_ezpickle_kwargs", "spec"} | {
+    "_resets"  # the reset cache of `envs.sawyer` says nothing about the future
+}
 
 
 def take(environment: Any) -> dict[str, Any]:
@@ -31,10 +33,6 @@ def take(environment: Any) -> dict[str, Any]:
     Raises:
         TypeError: an attribute of a kind this module does not know.
     """
-    model, data = environment.model, environment.data
-    size = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_INTEGRATION)
-    physics = np.empty(size)
-    mujoco.mj_getState(model, data, physics, mujoco.mjtState.mjSTATE_INTEGRATION)
     encoder = _Encoder(environment)
     attributes = {
         name: encoder.encode(value, name)
@@ -42,9 +40,7 @@ def take(environment: Any) -> dict[str, Any]:
         if name not in FIXED and not isinstance(value, gymnasium.Space)
     }
     return {
-        "physics": physics,
-        "model": {name: getattr(model, name).copy() for name in MODEL_ARRAYS},
-        "derived": {name: getattr(data, name).copy() for name in DERIVED_ARRAYS},
+        **take_physics(environment.model, environment.data),
         "attributes": attributes,
         "buffers": encoder.buffers,
         "spaces": {name: _space_state(space) for name, space in _spaces(environment).items()},
@@ -53,16 +49,7 @@ def take(environment: Any) -> dict[str, Any]:
 
 def put(environment: Any, state: Mapping[str, Any]) -> None:
     """Bring an environment of the same class and task set-up to the moment of `take`."""
-    model, data = environment.model, environment.data
-    for name, array in state["model"].items():
-        getattr(model, name)[:] = array
-    kind = mujoco.mjtState.mjSTATE_INTEGRATION
-    mujoco.mj_resetData(model, data)
-    mujoco.mj_setState(model, data, state["physics"], kind)
-    mujoco.mj_forward(model, data)
-    mujoco.mj_setState(model, data, state["physics"], kind)  # the forward pass warms the solver
-    for name, array in state["derived"].items():
-        getattr(data, name)[:] = array
+    put_physics(environment.model, environment.data, state)
     buffers = [np.array(buffer) for buffer in state["buffers"]]
     gone = set(vars(environment)) - FIXED - set(_spaces(environment)) - set(state["attributes"])
     for name in gone:
@@ -72,6 +59,31 @@ def put(environment: Any, state: Mapping[str, Any]) -> None:
     for name, rng in state["spaces"].items():
         if rng is not None:
             getattr(environment, name).np_random.bit_generator.state = rng
+
+
+def take_physics(model: Any, data: Any) -> dict[str, Any]:
+    """The part of a snapshot that is MuJoCo's: state, model arrays, arrays derived from them."""
+    size = mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_INTEGRATION)
+    physics = np.empty(size)
+    mujoco.mj_getState(model, data, physics, mujoco.mjtState.mjSTATE_INTEGRATION)
+    return {
+        "physics": physics,
+        "model": {name: getattr(model, name).copy() for name in MODEL_ARRAYS},
+        "derived": {name: getattr(data, name).copy() for name in DERIVED_ARRAYS},
+    }
+
+
+def put_physics(model: Any, data: Any, state: Mapping[str, Any]) -> None:
+    """Bring MuJoCo to the moment of `take_physics`."""
+    for name, array in state["model"].items():
+        getattr(model, name)[:] = array
+    kind = mujoco.mjtState.mjSTATE_INTEGRATION
+    mujoco.mj_resetData(model, data)
+    mujoco.mj_setState(model, data, state["physics"], kind)
+    mujoco.mj_forward(model, data)
+    mujoco.mj_setState(model, data, state["physics"], kind)  # the forward pass warms the solver
+    for name, array in state["derived"].items():
+        getattr(data, name)[:] = array
 
 
 class _Encoder:

@@ -1,0 +1,365 @@
+"""Meta-World's Sawyer tasks, faster and bit for bit the same.
+
+Most of a Meta-World step is not physics but Python around arrays of three numbers. `accelerate`
+derives a class from one of Meta-World's own at run time. Task logic, rewards and resets stay
+upstream's code; what it calls is exchanged:
+
+- Upstream's methods run with module globals of their own, in which `np`, `reward_utils` and
+  `Rotation` lead to cheaper functions. Upstream's modules are not touched.
+- Bodies, sites, geoms and joints are looked up by name once, see `NamedData`.
+- Step, observation, contact test and reset are written anew. A task's own version of them wins.
+- A reset with a goal that was seen before puts back what the first one led to.
+
+A cheaper function does the same operations in the same order, because every shortcut shows in the
+last bit: x ** 2 is not x * x, a dot product is not a * a + b * b + c * c, and a Python float makes
+float32 of a float32 where a numpy float makes float64.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from types import CellType, FunctionType, ModuleType
+from typing import Any
+
+import mujoco
+import numpy as np
+from metaworld.sawyer_xyz_env import SawyerMocapBase, SawyerXYZEnv
+from metaworld.utils import reward_utils
+from numpy._core.umath import clip as ufunc_clip  # type: ignore[attr-defined]
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from envs import snapshot
+
+try:
+    from scipy.spatial.transform import _rotation_cy as compiled_rotation
+except ImportError:  # private, and not in every version
+    compiled_rotation = None
+
+Array = NDArray[Any]
+
+DOUBLE = np.dtype(np.float64)
+GRIPPER_DOWN = np.array([1.0, 0.0, 1.0, 0.0])
+ONE = np.float32(1)  # bounds of single precision promote neither kind of action
+
+
+def norm(x: Any, *args: Any, **options: Any) -> Any:
+    """`np.linalg.norm`, by its own path for a vector without the way there."""
+    if type(x) is np.ndarray:
+        if x.strides == (8,) and x.dtype == DOUBLE and not args:
+            if not options or options == {"ord": 2}:
+                return np.float64(math.sqrt(x.dot(x)))
+    elif type(x) is np.float64 and not args and not options:
+        return np.float64(math.sqrt(x * x))
+    return np.linalg.norm(x, *args, **options)
+
+
+def clip(x: Any, low: Any, high: Any, **options: Any) -> Any:
+    """`np.clip`, straight to its ufunc."""
+    if options or not isinstance(x, np.ndarray | np.floating):
+        return np.clip(x, low, high, **options)
+    return ufunc_clip(x, low, high)
+
+
+def hstack(parts: Any) -> Any:
+    """`np.hstack` of vectors or of numbers."""
+    if type(parts) is tuple:
+        kinds = {type(part) for part in parts}
+        if kinds == {np.float64}:
+            return np.array(parts)
+        if kinds == {np.ndarray} and all(part.ndim == 1 for part in parts):
+            return np.concatenate(parts)
+    return np.hstack(parts)
+
+
+LONG_TAIL = float(np.sqrt(1 / 0.1 - 1))
+GAUSSIAN = float(np.sqrt(-2 * np.log(0.1)))
+
+
+def tolerance(
+    x: Any,
+    bounds: tuple[Any, Any] = (0.0, 0.0),
+    margin: Any = 0.0,
+    sigmoid: str = "gaussian",
+    value_at_margin: float = 0.1,
+) -> Any:
+    """`reward_utils.tolerance` in Python floats; what is out of the ordinary goes to upstream's."""
+    lower, upper = bounds
+    if isinstance(x, float) and isinstance(margin, float) and value_at_margin == 0.1:
+        if lower <= x <= upper and margin >= 0:
+            return 1.0
+        if lower <= upper and margin > 0:
+            # np.float64 is a float; its arithmetic is the same but slow.
+            distance = float((lower - x if x < lower else x - upper) / margin)
+            if -1e100 < distance < 1e100:  # else Python raises where numpy warns
+                if sigmoid == "long_tail":
+                    return 1 / ((distance * LONG_TAIL) ** 2 + 1)
+                if sigmoid == "gaussian":  # numpy's exponential is not libm's
+                    return float(np.exp(-0.5 * (distance * GAUSSIAN) ** 2))
+    return reward_utils.tolerance(x, bounds, margin, sigmoid, value_at_margin)  # type: ignore[arg-type]
+
+
+class Frame:
+    """A rotation matrix of MuJoCo's, standing in for a `Rotation`."""
+
+    __slots__ = ("_matrix",)
+
+    def __init__(self, matrix: Array) -> None:
+        self._matrix = matrix
+
+    def as_quat(self) -> Any:
+        """Scipy's quaternion, without its proof that the matrix is a rotation."""
+        if compiled_rotation is not None:
+            return compiled_rotation.from_matrix(self._matrix, assume_valid=True)
+        return Rotation.from_matrix(self._matrix).as_quat()
+
+
+class View:
+    """One named body (or site, ...) of a simulation; each of its arrays is fetched once.
+
+    It keeps the arrays and not MuJoCo's accessor, which would hold the simulation for ever: the
+    garbage collector does not see that reference.
+    """
+
+    def __init__(self, find: Callable[[], Any]) -> None:
+        self.__dict__["_find"] = find
+
+    def __getattr__(self, name: str) -> Any:
+        """Called for what is not yet known."""
+        value = self.__dict__[name] = getattr(self._find(), name)
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Write into the array, as MuJoCo's accessor does."""
+        setattr(self._find(), name, value)
+
+
+class Views(dict[str, View]):
+    """Name -> `View`, made where it is first asked for."""
+
+    def __init__(self, find: Callable[[str], Any]) -> None:
+        self._find = find
+
+    def __missing__(self, name: str) -> View:
+        """The view of a name that was not asked for before; an unknown one is MuJoCo's error."""
+        self._find(name)
+        view = self[name] = View(functools.partial(self._find, name))
+        return view
+
+
+class NamedData(mujoco.MjData):  # type: ignore[misc]
+    """MuJoCo's data with remembered named access; the arrays are live views, as upstream's are."""
+
+    def __init__(self, model: mujoco.MjModel) -> None:
+        super().__init__(model)
+        for kind in ("body", "site", "geom", "joint"):
+            setattr(self, kind, Views(getattr(super(), kind)).__getitem__)
+
+
+class Layer(SawyerXYZEnv):
+    """What every accelerated task does in its own way."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._resets: dict[tuple[Any, ...], Reset] = {}
+        super().__init__(*args, **options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle as upstream does; the copy's simulation is a new one, its cache empty."""
+        state = self.__getstate__()
+        state["state"]["_resets"] = {}
+        return _bare, (type(self).__mro__[2],), state
+
+    def _initialize_simulation(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        model, _ = super()._initialize_simulation()
+        if (model.nmocap, model.nu) != (1, 2):
+            raise ValueError(f"expected one mocap body, two actuators: {model.nmocap}, {model.nu}")
+        return model, NamedData(model)
+
+    def touching_object(self, object_geom_id: int) -> bool:
+        """Whether both pads press on the object."""
+        data = self.data
+        if not data.ncon:
+            return False
+        left, right = data.geom("leftpad_geom").id, data.geom("rightpad_geom").id
+        contact, force = data.contact, data.efc_force
+        left_force, right_force = 0.0, 0.0
+        for i, pair in enumerate(contact.geom.tolist()):
+            if object_geom_id in pair and (left in pair or right in pair):
+                # An inactive contact has address -1; upstream reads the last force then.
+                pressure = force[contact.efc_address[i]]
+                if left in pair:
+                    left_force += pressure
+                if right in pair:
+                    right_force += pressure
+        return bool(0 < left_force and 0 < right_force)
+
+    def _get_curr_obs_combined_no_goal(self) -> Array:
+        body = self.data.body
+        frame = np.zeros(4 + self._obs_obj_max_len)
+        frame[:3] = self.get_endeff_pos()
+        apart = body("rightclaw").xpos - body("leftclaw").xpos
+        frame[3] = min(max(math.sqrt(apart.dot(apart)) / 0.1, 0.0), 1.0)
+        positions, quaternions = self._get_pos_objects(), self._get_quat_objects()
+        for i in range(len(positions) // 3):
+            frame[4 + 7 * i : 7 + 7 * i] = positions[3 * i : 3 * i + 3]
+            frame[7 + 7 * i : 11 + 7 * i] = quaternions[4 * i : 4 * i + 4]
+        return frame
+
+    def _get_obs(self) -> Array:
+        goal = self._get_pos_goal()
+        if self._partially_observable:
+            goal = np.zeros_like(goal)
+        frame = self._get_curr_obs_combined_no_goal()
+        observation = np.concatenate((frame, self._prev_obs, goal))
+        self._prev_obs = frame
+        return observation
+
+    def step(self, action: Array) -> Any:
+        """Upstream's step; it leaves out what the forward pass overwrites."""
+        if (
+            type(action) is not np.ndarray
+            or action.shape != (4,)
+            or action.dtype.char not in "fd"
+            or self.curr_path_length >= self.max_path_length
+            or self._did_see_sim_exception
+            or not self._set_task_called
+        ):
+            return super().step(action)  # or its error
+        model, data = self.model, self.data
+        mocap = data.mocap_pos[0]
+        moved = mocap + ufunc_clip(action[:3], -ONE, ONE) * self.action_scale
+        ufunc_clip(moved, self.mocap_low, self.mocap_high, mocap)
+        data.mocap_quat[0] = GRIPPER_DOWN
+        fingers, grip = data.ctrl, action[3]
+        fingers[0] = grip
+        fingers[1] = -grip
+        mujoco.mj_step(model, data, nstep=self.frame_skip)
+        mujoco.mj_rnePostConstraint(model, data)
+        self.curr_path_length += 1
+        mujoco.mj_forward(model, data)
+        space = self.sawyer_observation_space
+        observation = ufunc_clip(self._get_obs(), space.low, space.high)
+        self._last_stable_obs = observation
+        reward, info = self.evaluate_state(observation, action)
+        truncated = self.curr_path_length == self.max_path_length
+        return observation.copy(), reward, False, truncated, info
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, dict[str, Any]]:
+        """Upstream's reset, once per goal; it always ends at the same point for a goal."""
+        if not self._freeze_rand_vec or self._last_rand_vec is None:
+            return super().reset(seed, options)
+        version = getattr(self, "reward_function_version", None)  # assembly's reset asks for it
+        key = (self._last_rand_vec.tobytes(), self._partially_observable, version)
+        known = self._resets.get(key)
+        if known is None:
+            known = self._resets[key] = Reset(self, super().reset)
+        else:
+            known.repeat(self)
+        return known.observation.copy(), dict(known.info)
+
+
+class Reset:
+    """A reset that was run, ready to be repeated.
+
+    Attributes that upstream assigned are kept by reference: some are live views of the simulation,
+    and none is written in place after a reset. Those it did not assign stay what they are.
+
+    One thing upstream carries over from the episode before is not repeated: where a task moves its
+    goal's mark after the last forward pass, the mark is seen at its old place until the next step.
+    """
+
+    def __init__(self, environment: Any, reset: Callable[[], tuple[Array, dict[str, Any]]]) -> None:
+        plain: Any = type(environment)
+        names: set[str] = set()
+
+        def record(self: Any, name: str, value: Any) -> None:
+            names.add(name)
+            plain.__setattr__(self, name, value)
+
+        # A class of its own for this one reset, so that no other assignment pays for it.
+        environment.__class__ = type(plain.__name__, (plain,), {"__setattr__": record})
+        try:
+            observation, self.info = reset()
+        finally:
+            object.__setattr__(environment, "__class__", plain)
+        self.observation = observation.copy()
+        self._attributes = {name: getattr(environment, name) for name in names}
+        self._physics = snapshot.take_physics(environment.model, environment.data)
+
+    def repeat(self, environment: Any) -> None:
+        """Put the environment where the reset ended."""
+        snapshot.put_physics(environment.model, environment.data, self._physics)
+        for name, value in self._attributes.items():
+            setattr(environment, name, value)
+        if environment.render_mode == "human":
+            environment.render()
+
+
+@functools.cache
+def accelerate(kind: Any) -> Any:
+    """The accelerated subclass of a Meta-World task class.
+
+    Args:
+        kind: for example `ALL_V3_ENVIRONMENTS["reach-v3"]`.
+    """
+    globals_of: dict[str, dict[str, Any]] = {}
+    members: dict[str, Any] = {"__module__": __name__, "__doc__": kind.__doc__}
+    for owner in reversed(kind.__mro__):
+        if not issubclass(owner, SawyerMocapBase):
+            continue
+        shared = owner in Layer.__mro__
+        for name, member in vars(owner).items():
+            if not name.startswith("__") and not (shared and name in vars(Layer)):
+                rebound = _rebind(member, globals_of)
+                if rebound is not member:
+                    members[name] = rebound
+    accelerated = type(kind.__name__, (Layer, kind), members)
+    for names in globals_of.values():
+        if kind.__name__ in names:  # static methods are called by the name of their class
+            names[kind.__name__] = accelerated
+    return accelerated
+
+
+def _bare(kind: Any) -> Any:
+    made = accelerate(kind)
+    return made.__new__(made)
+
+
+def _facade(module: ModuleType, **exchanged: Any) -> ModuleType:
+    facade = ModuleType(module.__name__)
+    vars(facade).update(vars(module), **exchanged)
+    return facade
+
+
+CHEAPER: Mapping[str, Any] = {
+    "np": _facade(np, linalg=_facade(np.linalg, norm=norm), clip=clip, hstack=hstack),
+    "reward_utils": _facade(reward_utils, tolerance=tolerance),
+    "tolerance": tolerance,
+    "Rotation": _facade(ModuleType("Rotation"), from_matrix=Frame),
+}
+
+
+def _rebind(member: Any, globals_of: dict[str, dict[str, Any]]) -> Any:
+    """The same code with the cheaper globals; what is no function comes back as it is."""
+    if isinstance(member, staticmethod):
+        return staticmethod(_rebind(member.__func__, globals_of))
+    if isinstance(member, property):
+        return property(*(_rebind(f, globals_of) for f in (member.fget, member.fset, member.fdel)))
+    if not isinstance(member, FunctionType):
+        return member
+    module = member.__module__
+    if module not in globals_of:
+        names = member.__globals__
+        exchanged = {name: new for name, new in CHEAPER.items() if name in names}
+        globals_of[module] = {**names, **exchanged}
+    # A decorated method holds the real one in its closure.
+    closure = tuple(
+        CellType(_rebind(cell.cell_contents, globals_of)) for cell in member.__closure__ or ()
+    )
+    rebound = FunctionType(
+        member.__code__, globals_of[module], member.__name__, member.__defaults__, closure
+    )
+    rebound.__kwdefaults__ = member.__kwdefaults__
+    return rebound
