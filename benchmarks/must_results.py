@@ -22,6 +22,7 @@ METHODS = {
     "must_two_tasks_dense": "MUST, pruning ratio 0",
     "must_two_tasks_fixed": "fixed random masks",
     "must_two_tasks": "MUST",
+    "must_two_tasks_commits": "MUST, evaluated around commits",
     "must_two_tasks_rl_only": "MUST, RL loss only",
     "must_two_tasks_no_trajectory": "MUST, no trajectory input",
     "must_two_tasks_reference": "MUST, reference options",
@@ -40,14 +41,16 @@ reach-v3 and drawer-close-v3 of Meta-World v3: v2 reward, 50 goals, time limit 2
 128, 128, batch 2 x 128, discount 0.95, rates 1e-3, observations normalised, one update per two
 vector steps, 40 thousand steps of each task, pruning ratio 0.5. Success is that of any step of the
 episode, deterministic policy, each of the 50 goals once; figures are means over the evaluations at
-30, 35 and 40 thousand steps of each task. One core and one thread for each run; minutes are
-wall-clock on a machine shared with other work, time between a stop and its resumption included.
+30, 35 and 40 thousand steps of each task. One process with one thread for each run; minutes are
+its processor time, evaluations included, on a virtual machine of two cores on which two or three
+such processes ran side by side.
 
     python -m runners.train --gin_file=gin/quick/<experiment>.gin --seed=<seed>
     python benchmarks/must_results.py runs --out docs/results
 
 This page is written by the second command from the runs' metrics.jsonl; runs that have not reached
 their last step are left out. The experiments are {experiments}.
+What options of MUST do with more tasks is in [must_study.md](must_study.md).
 
 {table}
 ![Success of each method](must_success.png)
@@ -60,11 +63,12 @@ MASKS = """
 
 ![Kept share, overlap, turnover, success at commits](must_masks.png)
 
-MUST, all seeds: {commits} commits. The kept share of the weights was between {low:.6f} and
-{high:.6f}; the share exchanged at a commit at most {turnover:.4f}. Success on 15 goals of each task
-changed by {mean:+.3f} on average from one update before a commit to right after it, at worst by
-{worst:+.3f}.
+MUST, seeds {seeds}. The kept share of the weights was between {low:.6f} and {high:.6f}; the share
+exchanged at a commit at most {turnover:.4f}. {changes}
 """
+CHANGES = """Over {commits} commits of seeds {seeds}, success on 15
+goals of each task changed by {mean:+.3f} on average from one update before a commit to right after
+it, at worst by {worst:+.3f} (`must_two_tasks_commits`: the same run, evaluated there as well)."""
 
 Records = list[dict[str, float]]
 
@@ -87,13 +91,13 @@ def final(records: Records, task: str) -> float:
 
 
 def minutes(records: Records) -> float:
-    """Wall-clock minutes from the first to the last record."""
-    return (records[-1]["wall_time"] - records[0]["wall_time"]) / 60.0
+    """Minutes of processor time, from the start of the process to its last evaluation."""
+    return max(series(records, "sys/cpu_s").values()) / 60.0
 
 
 def table(runs: dict[str, dict[int, Records]]) -> Iterable[str]:
     """Markdown rows: each seed, the median, the threshold."""
-    yield "| method | seed | reach-v3 | drawer-close-v3 | minutes |"
+    yield "| method | seed | reach-v3 | drawer-close-v3 | processor minutes |"
     yield "|---|---|---|---|---|"
     for name, seeds in runs.items():
         values = {s: [final(r, t) for t in TASKS] for s, r in seeds.items()}
@@ -139,8 +143,8 @@ def plot_success(runs: dict[str, dict[int, Records]], path: Path) -> None:
     plt.close(figure)
 
 
-def plot_masks(seeds: dict[int, Records], path: Path) -> None:
-    """What happens to the masks of MUST over its commits."""
+def plot_masks(seeds: dict[int, Records], around: dict[int, Records], path: Path) -> None:
+    """What happens to the masks of MUST over its commits; `around` was evaluated at them."""
     figure, axes = plt.subplots(1, 4, figsize=(15, 3.6))
     panels = ("kept_fraction", "overlap", "turnover")
     titles = ("share of weights kept", "overlap between tasks", "exchanged at a commit")
@@ -157,37 +161,46 @@ def plot_masks(seeds: dict[int, Records], path: Path) -> None:
     axes[2].set_ylim(bottom=0.0)
     axes[0].legend(fontsize=8)
     for i, (tag, label) in enumerate((("before", "before a commit"), ("after", "right after"))):
-        for seed, records in seeds.items():
+        for seed, records in around.items():
             curve = series(records, f"commit/success_rate_{tag}")
             x = [s / 2000 for s in curve]
-            shown = label if seed == min(seeds) else None
+            shown = label if seed == min(around) else None
             axes[3].plot(x, list(curve.values()), STYLES[i], color=f"C{i}", label=shown)
     axes[3].set(title="success at commits", xlabel="steps of each task, thousands")
     axes[3].set_ylim(-0.02, 1.02)
     axes[3].grid(alpha=0.3)
-    axes[3].legend(fontsize=8)
+    if around:
+        axes[3].legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
-def masks_text(seeds: dict[int, Records]) -> str:
+def masks_text(seeds: dict[int, Records], around: dict[int, Records]) -> str:
     """The paragraph on masks, in figures."""
     kept, turnover, changes = [], [], []
     for records in seeds.values():
         for tag, values in (("kept_fraction", kept), ("turnover", turnover)):
             for name in ("actor", "critic_0", "critic_1"):
                 values += series(records, f"mask/{tag}/{name}").values()
+    for records in around.values():
         before = series(records, "commit/success_rate_before")
         after = series(records, "commit/success_rate_after")
         changes += [after[step] - before[step] for step in before]
+    text = ""
+    if changes:
+        text = CHANGES.format(
+            commits=len(changes),
+            seeds=", ".join(map(str, around)),
+            mean=statistics.fmean(changes),
+            worst=min(changes),
+        )
     return MASKS.format(
-        commits=len(changes),
+        seeds=", ".join(map(str, seeds)),
         low=min(kept),
         high=max(kept),
         turnover=max(turnover),
-        mean=statistics.fmean(changes),
-        worst=min(changes),
+        changes=text,
     )
 
 
@@ -206,10 +219,11 @@ def main() -> None:
     if not runs:
         raise SystemExit(f"no finished run of {', '.join(METHODS)} under {arguments.runs}")
     masks = ""
+    around = runs.pop("must_two_tasks_commits", {})
     plot_success(runs, arguments.out / "must_success.png")
-    if "must_two_tasks" in runs:
-        plot_masks(runs["must_two_tasks"], arguments.out / "must_masks.png")
-        masks = masks_text(runs["must_two_tasks"])
+    if seeds := runs.get("must_two_tasks", around):
+        plot_masks(seeds, around, arguments.out / "must_masks.png")
+        masks = masks_text(seeds, around)
     text = "\n".join(table(runs)) + "\n"
     names = ", ".join(f"`{name}`" for name in runs)
     page = PAGE.format(experiments=names, table=text, masks=masks)
