@@ -12,7 +12,8 @@ upstream's code; what it calls is exchanged:
 
 A cheaper function does the same operations in the same order, because every shortcut shows in the
 last bit: x ** 2 is not x * x, a dot product is not a * a + b * b + c * c, and a Python float makes
-float32 of a float32 where a numpy float makes float64.
+float32 of a float32 where a numpy float makes float64. With other versions of the libraries
+`tests/test_sawyer.py` decides whether that still holds; `accelerated=False` does without all this.
 """
 
 import functools
@@ -37,9 +38,10 @@ except ImportError:  # private, and not in every version
     compiled_rotation = None
 
 Array = NDArray[Any]
-
 DOUBLE = np.dtype(np.float64)
 GRIPPER_DOWN = np.array([1.0, 0.0, 1.0, 0.0])
+LONG_TAIL = float(np.sqrt(1 / 0.1 - 1))  # what the sigmoids scale distances by
+GAUSSIAN = float(np.sqrt(-2 * np.log(0.1)))
 ONE = np.float32(1)  # bounds of single precision promote neither kind of action
 
 
@@ -72,10 +74,6 @@ def hstack(parts: Any) -> Any:
     return np.hstack(parts)
 
 
-LONG_TAIL = float(np.sqrt(1 / 0.1 - 1))
-GAUSSIAN = float(np.sqrt(-2 * np.log(0.1)))
-
-
 def tolerance(
     x: Any,
     bounds: tuple[Any, Any] = (0.0, 0.0),
@@ -101,8 +99,6 @@ def tolerance(
 
 class Frame:
     """A rotation matrix of MuJoCo's, standing in for a `Rotation`."""
-
-    __slots__ = ("_matrix",)
 
     def __init__(self, matrix: Array) -> None:
         self._matrix = matrix
@@ -184,13 +180,11 @@ class Layer(SawyerXYZEnv):
         contact, force = data.contact, data.efc_force
         left_force, right_force = 0.0, 0.0
         for i, pair in enumerate(contact.geom.tolist()):
-            if object_geom_id in pair and (left in pair or right in pair):
-                # An inactive contact has address -1; upstream reads the last force then.
-                pressure = force[contact.efc_address[i]]
-                if left in pair:
-                    left_force += pressure
-                if right in pair:
-                    right_force += pressure
+            # An inactive contact has address -1; upstream reads the last force then.
+            if object_geom_id in pair and left in pair:
+                left_force += force[contact.efc_address[i]]
+            if object_geom_id in pair and right in pair:
+                right_force += force[contact.efc_address[i]]
         return bool(0 < left_force and 0 < right_force)
 
     def _get_curr_obs_combined_no_goal(self) -> Array:

@@ -76,6 +76,7 @@ def compare(name, goals, steps):
             environment.reward_function_version = version
             environment.set_task(upstream_task(name, goals[goal], hidden))
         run(ours, theirs, steps[behaviour], behaviour, policy, rng)
+    assert len(ours._resets) == 7  # five of the twelve were repeated
     for environment in (ours, theirs):
         environment.close()
 
