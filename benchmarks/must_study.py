@@ -61,10 +61,6 @@ VARIANTS = {
     "fixed_hidden_only": Variant(
         "fixed random masks, output layer not masked", suffix="_fixed", bindings=(HIDDEN_ONLY,)
     ),
-    "random_hidden_only": Variant(
-        "random first masks, committed phase, output layer not masked",
-        bindings=(RANDOM, COMMITTED, HIDDEN_ONLY),
-    ),
     "fixed_neurons": Variant("fixed random masks of neurons", suffix="_fixed", bindings=(NEURONS,)),
     "neurons": Variant("masks of neurons", bindings=(NEURONS,)),
 }

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from networks.distributions import SquashedGaussian
 from networks.masked import maskable, write_masks_
+from networks.sizes import check_sizes
 
 
 @gin.configurable
@@ -42,10 +43,7 @@ class Actor(nn.Module):
             ValueError: if a size is below 1 or the clamp is empty.
         """
         super().__init__()
-        sizes = {"observation_dim": observation_dim, "action_dim": action_dim}
-        for name, value in {**sizes, "num_tasks": num_tasks}.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        check_sizes(observation_dim=observation_dim, action_dim=action_dim, num_tasks=num_tasks)
         if not log_std_min < log_std_max:
             raise ValueError(
                 f"log_std_min must be below log_std_max, got {log_std_min} and {log_std_max}"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from networks.masked import maskable, write_masks_
+from networks.sizes import check_sizes
 
 
 @gin.configurable
@@ -43,10 +44,8 @@ class Critic(nn.Module):
             ValueError: if a size is below 1.
         """
         super().__init__()
-        sizes = {"observation_dim": observation_dim, "action_dim": action_dim}
-        for name, value in {**sizes, "num_tasks": num_tasks, "num_critics": num_critics}.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        check_sizes(observation_dim=observation_dim, action_dim=action_dim, num_tasks=num_tasks)
+        check_sizes(num_critics=num_critics)
         self.num_critics = num_critics
         trunks = [trunk(observation_dim + action_dim, 1, num_tasks) for _ in range(num_critics)]
         parameters, buffers = stack_module_state(trunks)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from networks.affine import affine
+from networks.sizes import check_sizes
 
 INITS = ("soft_module", "fan_in")
 
@@ -73,13 +74,7 @@ class MLP(nn.Module):
         """
         super().__init__()
         hidden = tuple(hidden)
-        for name, value in (
-            ("in_features", in_features),
-            ("out_features", out_features),
-            ("num_tasks", num_tasks),
-        ):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        check_sizes(in_features=in_features, out_features=out_features, num_tasks=num_tasks)
         if not hidden or min(hidden) < 1:
             raise ValueError(f"hidden must hold at least one width, each at least 1, got {hidden}")
         if init not in INITS:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from networks.affine import affine
 from networks.mlp import MLP
+from networks.sizes import check_sizes
 
 
 @gin.configurable
@@ -31,8 +32,7 @@ class MultiHeadMLP(MLP):
         init: str = "soft_module",
     ) -> None:
         """Build the body and the heads; arguments and errors as in `MLP`."""
-        if out_features < 1:
-            raise ValueError(f"out_features must be at least 1, got {out_features}")
+        check_sizes(out_features=out_features)
         super().__init__(
             in_features, out_features * max(num_tasks, 1), num_tasks, hidden=hidden, init=init
         )

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from networks.sizes import check_sizes
+
 MIN_STD = 1e-3
 PRETRAIN_BATCH = 8
 
@@ -60,10 +62,7 @@ class TrajectoryEncoder(nn.Module):
         """
         super().__init__()
         latent_dim = width if latent_dim is None else latent_dim
-        sizes = {"observation_dim": observation_dim, "width": width, "latent_dim": latent_dim}
-        for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        check_sizes(observation_dim=observation_dim, width=width, latent_dim=latent_dim)
         if pretrain_passes < 0:
             raise ValueError(f"pretrain_passes must not be negative, got {pretrain_passes}")
         if not pretrain_lr > 0.0:

@@ -6,13 +6,19 @@ Parts, shapes, parameters of each network, memory and disk, and bindings that no
 Exit codes: 0, 2 wrong configuration or flags.
 """
 
+import functools
 import importlib
 import sys
 from collections.abc import Sequence
 
-from absl import flags
-
-FINISHED, WRONG = 0, 2
+from runners.command_line import (
+    FINISHED,
+    define_gin_flags,
+    new_flags,
+    no_gin_file,
+    parse,
+    wrong,
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -21,25 +27,11 @@ def main(argv: Sequence[str]) -> int:
     Args:
         argv: as `sys.argv`.
     """
-    values = flags.FlagValues()
-    for name, text in {
-        "gin_file": "Gin file; may be repeated, later files win.",
-        "gin_bindings": "One binding, Name.parameter=value; may be repeated, wins over files.",
-        "gin_search_path": "Further folder to look for gin files in; may be repeated.",
-    }.items():
-        flags.DEFINE_multi_string(name, [], text, flag_values=values)
-    flags.DEFINE_alias("gin", "gin_bindings", flag_values=values)
-    flags.DEFINE_boolean("help", False, "Show this.", short_name="h", flag_values=values)
-    try:
-        rest = values(list(argv))[1:]
-        if rest or not (values.help or values.gin_file):
-            raise flags.Error(f"give --gin_file=FILE{', not ' + rest[0] if rest else ''}")
-    except flags.Error as error:
-        print(f"error: {' '.join(str(error).split())}; see --help", file=sys.stderr)
-        return WRONG
-    if values.help:
-        print(f"{__doc__}\nFlags:\n{values.get_help()}")
-        return FINISHED
+    values = new_flags()
+    define_gin_flags(values)
+    parsed = parse(values, argv, __doc__, functools.partial(no_gin_file, values))
+    if isinstance(parsed, int):
+        return parsed
     config = importlib.import_module("runners.config")
     try:
         config.check_files(values.gin_file, values.gin_search_path)
@@ -49,8 +41,7 @@ def main(argv: Sequence[str]) -> int:
             description = importlib.import_module("runners.description")
             description.describe(training.train)
     except config.ConfigError as error:
-        print(f"error: {error.line()}", file=sys.stderr)
-        return WRONG
+        return wrong(error.line())
     return FINISHED
 
 

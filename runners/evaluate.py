@@ -15,12 +15,12 @@ from typing import Any
 
 from absl import flags
 
-FINISHED, FAILED, WRONG = 0, 1, 2
+from runners.command_line import FINISHED, new_flags, parse, wrong
 
 
 def define_flags() -> flags.FlagValues:
     """The flags, in a namespace of their own."""
-    values = flags.FlagValues()
+    values = new_flags()
     flags.DEFINE_string(
         "checkpoint", "latest", "latest, best or an environment step.", flag_values=values
     )
@@ -35,7 +35,6 @@ def define_flags() -> flags.FlagValues:
         "seed", None, "Seed of the evaluation's environments.", lower_bound=0, flag_values=values
     )
     flags.DEFINE_string("device", "cpu", "Where the policy runs: cpu or cuda.", flag_values=values)
-    flags.DEFINE_boolean("help", False, "Show this.", short_name="h", flag_values=values)
     return values
 
 
@@ -46,22 +45,16 @@ def main(argv: Sequence[str]) -> int:
         argv: as `sys.argv`.
     """
     values = define_flags()
-    try:
-        folders = values(list(argv))[1:]
-        if not values.help and len(folders) != 1:
-            raise flags.Error(f"one run folder is needed, got {len(folders)}")
-    except flags.Error as error:
-        return _wrong(f"{' '.join(str(error).split())}; see --help")
-    if values.help:
-        print(f"{__doc__}\nFlags:\n{values.get_help()}")
-        return FINISHED
+    parsed = parse(values, argv, __doc__, _not_one_folder)
+    if isinstance(parsed, int):
+        return parsed
     saved_run = importlib.import_module("runners.saved_run")
     config = importlib.import_module("runners.config")
     try:
-        run = saved_run.SavedRun(folders[0], values.checkpoint, values.device)
+        run = saved_run.SavedRun(parsed[0], values.checkpoint, values.device)
         evaluator = run.evaluator(values.episodes, values.seed)
     except config.ConfigError as error:
-        return _wrong(error.line())
+        return wrong(error.line())
     try:
         metrics = evaluator(run.suite, run.learner)
     finally:
@@ -73,9 +66,8 @@ def main(argv: Sequence[str]) -> int:
     return FINISHED
 
 
-def _wrong(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return WRONG
+def _not_one_folder(rest: list[str]) -> str:
+    return "" if len(rest) == 1 else f"one run folder is needed, got {len(rest)}"
 
 
 def _print(result: dict[str, Any], path: Path | None) -> None:

@@ -1,0 +1,70 @@
+"""What the command lines of `runners` have in common: gin's flags, --help, errors, exit codes."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import flags
+
+FINISHED, FAILED, WRONG, RESUMABLE = 0, 1, 2, 75
+
+
+def new_flags() -> flags.FlagValues:
+    """A namespace of flags that holds --help."""
+    values = flags.FlagValues()
+    flags.DEFINE_boolean("help", False, "Show this.", short_name="h", flag_values=values)
+    return values
+
+
+def define_gin_flags(values: flags.FlagValues) -> None:
+    """Add --gin_file, --gin_bindings (or --gin) and --gin_search_path."""
+    for name, text in {
+        "gin_file": "Gin file; may be repeated, later files win.",
+        "gin_bindings": "One binding, Name.parameter=value; may be repeated, wins over files.",
+        "gin_search_path": "Further folder to look for gin files in; may be repeated.",
+    }.items():
+        flags.DEFINE_multi_string(name, [], text, flag_values=values)
+    flags.DEFINE_alias("gin", "gin_bindings", flag_values=values)
+
+
+def parse(
+    values: flags.FlagValues,
+    argv: Sequence[str],
+    doc: str | None,
+    complaint: Callable[[list[str]], str],
+) -> int | list[str]:
+    """Read a command line into `values`, and answer --help.
+
+    Args:
+        values: the flags.
+        argv: as `sys.argv`.
+        doc: what --help prints before the flags.
+        complaint: what is wrong with the flags read and the arguments that are none; "" if nothing.
+
+    Returns:
+        The arguments that are no flags; or the exit code of a program that ends here.
+    """
+    try:
+        rest = values(list(argv))[1:]
+        if values.help:
+            print(f"{doc}\nFlags:\n{values.get_help()}")
+            return FINISHED
+        if text := complaint(rest):
+            raise flags.Error(text)
+    except flags.Error as error:
+        return wrong(f"{' '.join(str(error).split())}; see --help")
+    return rest
+
+
+def no_gin_file(values: flags.FlagValues, rest: list[str]) -> str:
+    """The complaint of a program that wants --gin_file and no other arguments."""
+    if rest:
+        return f"{rest[0]!r} is no flag; gin files go to --gin_file={rest[0]}"
+    if not values.gin_file:
+        return "--gin_file is missing; for example --gin_file=gin/must_mt10.gin"
+    return ""
+
+
+def wrong(message: str) -> int:
+    """Print the one line of an error that is the caller's, and return its exit code."""
+    print(f"error: {message}", file=sys.stderr)
+    return WRONG
