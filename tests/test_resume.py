@@ -48,12 +48,12 @@ CASES = {
 }
 
 
-def start(case, workdir):
+def start(case, workdir, *flags):
     file, values = CASES[case]
     bindings = [f"--gin={name} = {value}" for name, value in values.items()]
     command = [sys.executable, "-m", "runners.train", f"--gin_file={file}", *bindings]
     return subprocess.Popen(
-        [*command, f"--workdir={workdir}", "--seed=5"],
+        [*command, f"--workdir={workdir}", "--seed=5", *flags],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         cwd=workdir,
         stdout=subprocess.DEVNULL,
@@ -66,8 +66,8 @@ def folder_of(case, workdir):
     return Path(workdir) / Path(CASES[case][0]).stem / "seed_5"
 
 
-def finish(case, workdir):
-    process = start(case, workdir)
+def finish(case, workdir, *flags):
+    process = start(case, workdir, *flags)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return folder_of(case, workdir)
@@ -188,6 +188,18 @@ def test_sigterm_leaves_a_checkpoint_and_says_75(tmp_path, whole):
     one = whole("must")
     assert killed_and_resumed("must", tmp_path / "b", 2, signal.SIGTERM) == 2
     assert_same_run(one, finish("must", tmp_path / "b"))
+
+
+def test_another_folder_goes_on_from_a_run(tmp_path, whole):
+    """--resume=PATH copies the checkpoint; the run it came from stays as it was."""
+    one = whole("must")
+    for name in ("b", "c"):
+        (tmp_path / name).mkdir()
+    assert killed_and_resumed("must", tmp_path / "b", 1, signal.SIGTERM) == 1
+    stopped = folder_of("must", tmp_path / "b")
+    before = {f: f.read_bytes() for f in stopped.rglob("*") if f.is_file()}
+    assert_same_run(one, finish("must", tmp_path / "c", f"--resume={stopped}"))
+    assert before == {f: f.read_bytes() for f in stopped.rglob("*") if f.is_file()}
 
 
 def test_a_flipped_byte_is_caught_and_the_older_checkpoint_used(tmp_path, whole):

@@ -1,0 +1,80 @@
+"""Tests of the folder of one run."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from runners.config import ConfigError
+from runners.run_folder import RunFolder
+
+CONFIG = "train.total_steps = 10\n"
+
+
+def test_only_one_process_may_train_in_a_folder(tmp_path):
+    run = RunFolder(tmp_path, "one", 0)
+    other = (
+        "from runners.run_folder import RunFolder\n"
+        "from runners.config import ConfigError\n"
+        "try:\n"
+        f"    with RunFolder({str(tmp_path)!r}, 'one', 0).claimed(): print('in')\n"
+        "except ConfigError as error: print(error.line())"
+    )
+
+    def attempt():
+        command = [sys.executable, "-c", other]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    with run.claimed():
+        assert "--workdir: another process is training in" in attempt()
+    assert attempt() == "in\n"
+
+
+def test_a_folder_is_this_run_or_an_error_says_what_to_do(tmp_path):
+    run = RunFolder(tmp_path, "one", 0)
+    run.check(CONFIG, "auto")
+    run.check(CONFIG, "never")
+    with run.claimed():
+        run.check(CONFIG, "never")  # the lock is no run
+        run.note_start(CONFIG, {"seed": 0})
+    run.check(CONFIG, "auto")
+    for resume, config, words in (
+        ("never", CONFIG, "--resume=never"),
+        ("auto", CONFIG.replace("10", "20"), "train.total_steps"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            run.check(config, resume)
+    run.check(CONFIG.replace("10", "20"), "auto", override=True)
+    (run.path / "config.gin").unlink()
+    with pytest.raises(ConfigError, match="holds no run"):
+        run.check(CONFIG, "auto")
+
+
+def test_starts_are_added_and_the_first_config_stays(tmp_path):
+    run = RunFolder(tmp_path, "one", 3)
+    run.path.mkdir(parents=True)
+    for config in (CONFIG, CONFIG.replace("10", "20")):
+        run.note_start(config, {"seed": 3})
+    noted = json.loads((run.path / "run.json").read_text())
+    assert noted["seed"] == 3 and len(noted["starts"]) == 2
+    assert {"argv", "host", "pid", "git_commit", "versions"} < set(noted["starts"][0])
+    assert (run.path / "config.gin").read_text() == CONFIG
+
+
+def test_the_source_of_a_run_is_its_newest_checkpoint(tmp_path):
+    old, new = RunFolder(tmp_path, "old", 0), RunFolder(tmp_path, "new", 0)
+    for step in (10, 20):
+        (old.checkpoints / f"step_{step:012d}").mkdir(parents=True)
+    newest, older = (old.checkpoints / f"step_{step:012d}" for step in (20, 10))
+    assert new.source(str(old.path)) == new.source(str(old.checkpoints)) == newest
+    assert new.source(str(older)) == older
+    (older / "learner.json").write_text("{}")
+    (old.path / "metrics.jsonl").write_text('{"step": 5}\n')
+    new.adopt(older)
+    assert (new.checkpoints / older.name / "learner.json").read_text() == "{}"
+    assert (new.path / "metrics.jsonl").read_text() == '{"step": 5}\n'
+    with pytest.raises(ConfigError, match="has checkpoints of its own"):
+        new.source(str(old.path))
+    with pytest.raises(ConfigError, match="no checkpoint there"):
+        RunFolder(tmp_path, "third", 0).source(str(tmp_path))
