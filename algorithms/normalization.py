@@ -24,6 +24,8 @@ class ObservationNormalizer(nn.Module):
     mean: Tensor
     square: Tensor
     count: Tensor
+    shift: Tensor
+    scale: Tensor
 
     def __init__(
         self,
@@ -41,6 +43,10 @@ class ObservationNormalizer(nn.Module):
         self.register_buffer("mean", zeros)
         self.register_buffer("square", zeros.clone())  # sum of squared deviations from the mean
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        # What `forward` needs of them, derived where they change and not at each of its calls.
+        self.register_buffer("shift", torch.zeros(observation_dim), persistent=False)
+        self.register_buffer("scale", torch.ones(observation_dim), persistent=False)
+        self.register_load_state_dict_post_hook(lambda module, keys: module._derive())
 
     @torch.no_grad()
     def observe(self, observation: Tensor, valid: Tensor) -> None:
@@ -58,12 +64,15 @@ class ObservationNormalizer(nn.Module):
         self.square += square + delta.square() * self.count * share
         self.mean += delta * share
         self.count.copy_(total)
+        self._derive()
 
     def forward(self, observation: Tensor) -> Tensor:
         """Normalise `[..., observation_dim]`; the identity before anything was seen."""
+        normalised = ((observation - self.shift) / self.scale).clamp(-self.bound, self.bound)
+        return torch.where(self.count > 0, normalised, observation)
+
+    @torch.no_grad()
+    def _derive(self) -> None:
         std = (self.square / self.count.clamp(min=1.0)).sqrt().clamp(min=self.floor)
-        seen = self.count > 0
-        mean = torch.where(seen, self.mean, 0.0).to(observation.dtype)
-        std = torch.where(seen, std, 1.0).to(observation.dtype)
-        normalised = ((observation - mean) / std).clamp(-self.bound, self.bound)
-        return torch.where(seen, normalised, observation)
+        self.shift.copy_(self.mean)
+        self.scale.copy_(std)

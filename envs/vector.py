@@ -14,6 +14,7 @@ from envs.episodes import Arrays, Build, Chunk, Rules, Seed, Task, block, block_
 from envs.workers import WorkerPool
 
 STATE_FORMAT = 1
+LOW, HIGH = np.float32(-1.0), np.float32(1.0)
 
 
 class VectorTasks:
@@ -134,7 +135,7 @@ class VectorTasks:
         if not np.isfinite(action).all():
             rows = np.flatnonzero(~np.isfinite(action).all(axis=1)).tolist()
             raise ValueError(f"action has non-finite numbers in rows {rows}; look at the policy")
-        self._arrays["action"][:] = np.clip(action, -1.0, 1.0)
+        np.minimum(np.maximum(action, LOW), HIGH, out=self._arrays["action"])
         self._chunk.step()
         td["next"] = self._next()
         return td
@@ -142,10 +143,11 @@ class VectorTasks:
     def _next(self) -> TensorDict:
         arrays = self._arrays
         names = ("reward", "terminated", "truncated", "success", "valid")
-        values = {name: torch.from_numpy(arrays[name].copy()) for name in names}
-        values["observation"] = torch.from_numpy(arrays["next_observation"].copy())
+        values = {name: arrays[name].copy() for name in names}
+        values["observation"] = arrays["next_observation"].copy()
         values["done"] = values["terminated"] | values["truncated"]
-        return TensorDict(values, batch_size=[self.num_envs])
+        tensors = {name: torch.from_numpy(value) for name, value in values.items()}
+        return TensorDict(tensors, batch_size=[self.num_envs])
 
     def assign(self, tasks: Sequence[Task]) -> None:
         """New tasks, as many as environments, each in effect from its next episode on.

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from tensordict import TensorDict
 from torch import Tensor
@@ -53,8 +54,8 @@ class Collector:
         self.vector, self.learner, self.sinks = vector, learner, list(sinks)
         self.names, self.action_dim, self.device = list(names), action_dim, device
         # Running episode: return, steps, success. Finished ones: their sums, and how many.
-        self._running = torch.zeros(3, len(self.names), dtype=torch.float64)
-        self._finished = torch.zeros(4, len(self.names), dtype=torch.float64)
+        self._running = np.zeros((3, len(self.names)))
+        self._finished = np.zeros((4, len(self.names)))
 
     def step(self, uniform: bool = False) -> None:
         """Collect one transition of each task, by the exploring policy or uniformly at random."""
@@ -78,10 +79,8 @@ class Collector:
 
         Over tasks each task counts the same, however many episodes it finished.
         """
-        (returns, lengths, successes, counts), self._finished = (
-            self._finished,
-            torch.zeros_like(self._finished),
-        )
+        returns, lengths, successes, counts = torch.from_numpy(self._finished)
+        self._finished = np.zeros_like(self._finished)
         some = counts > 0
         if not some.any():
             return {}
@@ -100,22 +99,26 @@ class Collector:
 
     def state_dict(self) -> dict[str, Any]:
         """Sums of the running and the finished episodes."""
-        return {"running": self._running.clone(), "finished": self._finished.clone()}
+        sums = {"running": self._running, "finished": self._finished}
+        return {name: torch.from_numpy(array.copy()) for name, array in sums.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the sums of `state_dict`."""
-        self._running = state["running"].clone()
-        self._finished = state["finished"].clone()
+        self._running = state["running"].cpu().numpy().copy()
+        self._finished = state["finished"].cpu().numpy().copy()
 
     def _count(self, td: TensorDict) -> None:
         after = td["next"]
         reward, success, done, valid = (
-            after[key].detach().cpu().squeeze(-1) for key in ("reward", "success", "done", "valid")
+            after[key].cpu().numpy()[:, 0] for key in ("reward", "success", "done", "valid")
         )
-        self._running[0] += torch.where(valid, reward, 0.0)
-        self._running[1] += 1
-        self._running[2] = torch.maximum(self._running[2], (success & valid).double())
-        # An episode that broke (a dead worker, an unstable simulator) is no episode.
-        ended = (done & valid).double()
-        self._finished += torch.cat((self._running * ended, ended[None]))
-        self._running = torch.where(done | ~valid, 0.0, self._running)
+        running = self._running
+        running[0] += np.where(valid, reward, 0.0)
+        running[1] += 1.0
+        np.maximum(running[2], success & valid, out=running[2])
+        if not valid.all() or done.any():
+            # An episode that broke (a dead worker, an unstable simulator) is no episode.
+            ended = done & valid
+            self._finished[:3] += running * ended
+            self._finished[3] += ended
+            running[:, done | ~valid] = 0.0
