@@ -46,7 +46,7 @@ class ObservationNormalizer(nn.Module):
         # What `forward` needs of them, derived where they change and not at each of its calls.
         self.register_buffer("shift", torch.zeros(observation_dim), persistent=False)
         self.register_buffer("scale", torch.ones(observation_dim), persistent=False)
-        self.register_load_state_dict_post_hook(lambda module, keys: module._derive())
+        self.register_load_state_dict_post_hook(lambda module, keys: module._derive())  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def observe(self, observation: Tensor, valid: Tensor) -> None:
