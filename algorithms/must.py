@@ -199,7 +199,7 @@ class MaskedSAC(SAC):
         """Move each generator so that masks overlap as trajectories resemble each other."""
         groups = [self.groups[f"supervised/{name}"] for name in self.names]
         for g in self.generators:
-            g.pretrain(self._normalised(context))
+            g.pretrain(self._seen(context))
         for _ in range(self.sl_steps):
             drawn = self._draw(context)
             loss = torch.stack([g.similarity_loss(drawn) for g in self.generators]).sum()
@@ -239,8 +239,8 @@ class MaskedSAC(SAC):
             return torch.zeros(1, device=self.log_alpha.device)
         observation = context["observation"].flatten(1, 2)
         task = torch.arange(self.num_tasks, device=observation.device)
-        view = self._view(observation, task[:, None].expand(observation.shape[:2]))
-        action: Tensor = self.actor(view, explore=False)["action"]
+        td = {"observation": observation, "task_id": task[:, None].expand(observation.shape[:2])}
+        action: Tensor = self.act(TensorDict(td, observation.shape[:2]), explore=False)["action"]
         seen: Tensor = context["mask"].flatten(1, 2)[..., None]
         return action * seen
 
@@ -254,13 +254,11 @@ class MaskedSAC(SAC):
         rows = torch.arange(self.num_tasks, device=index.device)
         observation, mask = context["observation"][rows, index], context["mask"][rows, index]
         drawn = TensorDict({"observation": observation, "mask": mask}, mask.shape)
-        return self._normalised(drawn)
+        return self._seen(drawn)
 
-    def _normalised(self, trajectories: TensorDict) -> TensorDict:
+    def _seen(self, trajectories: TensorDict) -> TensorDict:
         """Trajectories as the encoders see them."""
-        if self.normalizer is None:
-            return trajectories
-        observation = self.normalizer(trajectories["observation"])
+        observation = self._normalised(trajectories["observation"])
         return trajectories.copy().set("observation", observation)
 
     def _scores(self, drawn: TensorDict | None) -> list[Masks]:

@@ -1,6 +1,8 @@
 """Soft actor-critic on many tasks with a temperature each (Haarnoja et al. 2018; MT-SAC)."""
 
 import copy
+import functools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,10 +10,12 @@ import gin
 import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from algorithms.base import Algorithm, Metrics, Sizes
 from algorithms.normalization import ObservationNormalizer
 from algorithms.optimizers import ClippedOptimizer
+from algorithms.precision import PRECISIONS, bf16_products, bfloat16_is_native
 
 Extra = dict[str, Any]
 """What a network takes besides the step: MUST's masks."""
@@ -52,6 +56,10 @@ class SAC(Algorithm):
         loc_penalty: Weight of the mean of `mu^2` in the policy's loss.
         normalizer: Factory of an observation normaliser, called with `observation_dim` and
             `num_tasks`; None leaves observations as they are.
+        precision: "fp32"; "bf16_matmul" takes the products of an update in bfloat16; "autocast"
+            keeps the activations in bfloat16 as well. Parameters, last layers, targets and losses
+            are of single precision always, and so is acting.
+        compiled: Compile the forward and backward passes of an update; None does on CUDA only.
     """
 
     actor: Any
@@ -77,6 +85,8 @@ class SAC(Algorithm):
         scale_penalty: float = 0.0,
         loc_penalty: float = 0.0,
         normalizer: Callable[[int, int], ObservationNormalizer] | None = None,
+        precision: str = "fp32",
+        compiled: bool | None = None,
     ) -> None:
         super().__init__()
         if not 0.0 <= discount < 1.0:
@@ -86,6 +96,9 @@ class SAC(Algorithm):
         for name, lr in (("actor", actor_lr), ("critic", critic_lr), ("alpha", alpha_lr)):
             if not lr > 0.0:
                 raise ValueError(f"SAC.{name}_lr must be positive, got {lr}")
+        if precision not in PRECISIONS:
+            raise ValueError(f"SAC.precision must be one of {PRECISIONS}, got {precision!r}")
+        self.precision, self.compiled = precision, compiled
         dims = (sizes.observation_dim, sizes.action_dim, sizes.num_tasks)
         self.num_tasks = sizes.num_tasks
         self.actor, self.critic = actor(*dims), critic(*dims)
@@ -106,7 +119,7 @@ class SAC(Algorithm):
     def act(self, td: TensorDict, explore: bool) -> TensorDict:
         """Add `"action"` `[n, action_dim]`: a sample, or `tanh(mu)`."""
         with torch.no_grad():
-            view = self._view(td["observation"], td["task_id"])
+            view = _view(self._normalised(td["observation"]), td["task_id"])
             return td.set("action", self.actor(view, explore)["action"])
 
     def observe(self, td: TensorDict) -> None:
@@ -128,54 +141,104 @@ class SAC(Algorithm):
     ) -> Metrics:
         """The update; `extra` goes to the networks, `groups` names what each loss may move."""
         actor_extra, critic_extra = actor_extra or {}, critic_extra or {}
-        fixed_critic = _detached(critic_extra)
-        task, terminated = batch["task_id"], batch["next", "terminated"].squeeze(-1)
-        reward = batch["next", "reward"].squeeze(-1)
-        now = self._view(batch["observation"], task)
-        policy = self.actor(now, **actor_extra)
-        log_prob = policy["action_log_prob"]
-
-        alpha_loss = self._alpha_loss(log_prob, task)
-        torch.autograd.backward(alpha_loss, inputs=[self.log_alpha])
-        norms, refused = {}, []
-        _, flag = self.groups["alpha"].step()
-        refused.append(flag)
-        alpha = self.log_alpha.detach().exp()
-        weight = self._weights()[task]
-
-        with torch.no_grad():
-            then = self._view(batch["next", "observation"], task)
-            then = self.actor(then, **_detached(actor_extra))
-            value = self._q(self.target, then, then["action"], fixed_critic).amin(-1)
-            soft = value - alpha[task] * then["action_log_prob"]
-            y = reward + self.discount * (~terminated) * soft
-        q = self._q(self.critic, now, batch["action"], critic_extra)
-        critic_losses = (weight.unsqueeze(-1) * (q - y.unsqueeze(-1)).square()).flatten(0, -2)
-        critic_loss = critic_losses.mean(0).sum()
-
-        q_policy = self._q(self.critic, now, policy["action"], fixed_critic).amin(-1)
-        actor_loss = (weight * (alpha[task] * log_prob - q_policy)).mean()
-        if self.scale_penalty or self.loc_penalty:
-            actor_loss = actor_loss + self.scale_penalty * 2.0 * policy["scale"].log().mean()
-            actor_loss = actor_loss + self.loc_penalty * policy["loc"].square().mean()
-
-        for loss, names in ((actor_loss, actor_groups), (critic_loss, critic_groups)):
+        task = batch["task_id"]
+        now, then = (self._normalised(td["observation"]) for td in (batch, batch["next"]))
+        sample, losses = self._functions
+        with bf16_products(self.precision == "bf16_matmul"):
+            policy = sample(now, task, actor_extra)
+            alpha_loss = self._alpha_loss(policy["action_log_prob"], task)
+            torch.autograd.backward(alpha_loss, inputs=[self.log_alpha])
+            _, refused = self.groups["alpha"].step()
+            alpha = self.log_alpha.detach().exp()
+            actor_loss, critic_loss, q = losses(
+                policy, now, then, batch, alpha, actor_extra, critic_extra
+            )
+            names = (*actor_groups, *critic_groups)
             moved = [p for name in names for p in self.groups[name].parameters]
-            torch.autograd.backward(loss, inputs=moved)
-        for name in (*actor_groups, *critic_groups):
-            norms[f"grad_norm/{name}"], flag = self.groups[name].step()
-            refused.append(flag)
+            torch.autograd.backward(actor_loss + critic_loss, inputs=moved)
+        norms, flags = {}, [refused]
+        for name in names:
+            norms[f"grad_norm/{name}"], refused = self.groups[name].step()
+            flags.append(refused)
         self._follow()
         return {
             "loss/alpha": alpha_loss.detach(),
             "loss/actor": actor_loss.detach(),
             "loss/critic": critic_loss.detach() / q.shape[-1],
             "q/mean": q.detach().mean(),
-            "entropy": -log_prob.detach().mean(),
+            "entropy": -policy["action_log_prob"].detach().mean(),
             "alpha": alpha,
-            "health/nonfinite": torch.stack(refused).amax(),
+            "health/nonfinite": torch.stack(flags).amax(),
             **norms,
         }
+
+    @functools.cached_property
+    def _functions(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """`_sample` and `_losses`, compiled if asked for."""
+        device = self.log_alpha.device
+        if self.precision != "fp32" and not bfloat16_is_native(device):
+            warnings.warn(
+                f"SAC.precision is {self.precision!r}, but the {device.type} has no bfloat16 "
+                "arithmetic of its own: it gains nothing here",
+                stacklevel=2,
+            )
+        compiled = device.type == "cuda" if self.compiled is None else self.compiled
+        if not compiled:
+            return self._sample, self._losses
+        return torch.compile(self._sample, dynamic=False), torch.compile(
+            self._losses, dynamic=False
+        )
+
+    def _sample(self, observation: Tensor, task: Tensor, extra: Extra) -> TensorDict:
+        """An action for each step, with what the losses need to know of it."""
+        with self._autocast():
+            policy: TensorDict = self.actor(_view(observation, task), **extra)
+        return policy
+
+    def _losses(
+        self,
+        policy: TensorDict,
+        now: Tensor,
+        then: Tensor,
+        batch: TensorDict,
+        alpha: Tensor,
+        actor_extra: Extra,
+        critic_extra: Extra,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """L_pi, the sum of the L_Qk, and `Q(s, a)` `[*, critics]`.
+
+        The policy's loss sees the critics' parameters without gradient, and the critics' loss no
+        policy, so that one backward pass serves both.
+        """
+        task, alpha = batch["task_id"], alpha[batch["task_id"]]
+        reward, terminated = (batch["next", k].squeeze(-1) for k in ("reward", "terminated"))
+        log_prob, weight = policy["action_log_prob"], self._weights()[task]
+        fixed_extra = _detached(critic_extra)
+        with self._autocast():
+            with torch.no_grad():
+                after = self.actor(_view(then, task), **_detached(actor_extra))
+                value = _q(self.target, then, task, after["action"], fixed_extra).amin(-1)
+                soft = value - alpha * after["action_log_prob"]
+                y = reward + self.discount * (~terminated) * soft
+            q = _q(self.critic, now, task, batch["action"], critic_extra)
+            fixed = {name: p.detach() for name, p in self.critic.named_parameters()}
+
+            def fixed_critic(view: TensorDict, **extra: Any) -> TensorDict:
+                td: TensorDict = functional_call(self.critic, fixed, (view,), extra)
+                return td
+
+            q_policy = _q(fixed_critic, now, task, policy["action"], fixed_extra).amin(-1)
+        critic_losses = (weight.unsqueeze(-1) * (q - y.unsqueeze(-1)).square()).flatten(0, -2)
+        actor_loss = (weight * (alpha * log_prob - q_policy)).mean()
+        if self.scale_penalty or self.loc_penalty:
+            actor_loss = actor_loss + self.scale_penalty * 2.0 * policy["scale"].log().mean()
+            actor_loss = actor_loss + self.loc_penalty * policy["loc"].square().mean()
+        return actor_loss, critic_losses.mean(0).sum(), q
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(
+            self.log_alpha.device.type, torch.bfloat16, enabled=self.precision == "autocast"
+        )
 
     def _alpha_loss(self, log_prob: Tensor, task: Tensor) -> Tensor:
         return -(self.log_alpha[task] * (log_prob.detach() + self.target_entropy)).mean()
@@ -193,17 +256,12 @@ class SAC(Algorithm):
         target: list[Tensor] = list(self.target.parameters())
         torch._foreach_lerp_(target, online, self.smoothing)
 
-    def _view(self, observation: Tensor, task: Tensor) -> TensorDict:
-        """What the networks see of a step."""
-        if self.normalizer is not None:
-            observation = self.normalizer(observation)
-        return TensorDict({"observation": observation, "task_id": task}, task.shape)
-
-    @staticmethod
-    def _q(critic: nn.Module, view: TensorDict, action: Tensor, extra: Extra) -> Tensor:
-        """State-action values `[*, critics]`."""
-        value: Tensor = critic(view.copy().set("action", action), **extra)["state_action_value"]
-        return value
+    def _normalised(self, observation: Tensor) -> Tensor:
+        """An observation as the networks see it."""
+        if self.normalizer is None:
+            return observation
+        normalised: Tensor = self.normalizer(observation)
+        return normalised
 
     def _add_group(
         self,
@@ -232,6 +290,21 @@ class SAC(Algorithm):
         """Take back the optimizers."""
         for name, group in self.groups.items():
             group.load_state_dict(state["groups"][name])
+
+
+def _view(observation: Tensor, task: Tensor) -> TensorDict:
+    """What the networks see of a step."""
+    return TensorDict({"observation": observation, "task_id": task}, task.shape)
+
+
+def _q(
+    critic: Callable[..., TensorDict], now: Tensor, task: Tensor, action: Tensor, extra: Extra
+) -> Tensor:
+    """State-action values `[*, critics]`."""
+    view = _view(now, task)
+    view["action"] = action
+    value: Tensor = critic(view, **extra)["state_action_value"]
+    return value
 
 
 def _detached(extra: Extra) -> Extra:

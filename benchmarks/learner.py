@@ -1,23 +1,27 @@
 """One MT-SAC update beside a naive eager one, and masked layers beside dense ones, in one run.
 
-    python benchmarks/learner.py [--threads 2] [--rounds 15] [--json FILE]
+    python benchmarks/learner.py [--threads 2] [--rounds 15] [--compiled] [--json FILE]
 
 `naive` is MT-SAC as one writes it first: two critic modules, two target modules, the default
 (unfused) Adam of each, `clip_grad_norm_`, a Python loop for the targets, gradients of the critics'
 weights in the policy's loss, and `.item()` for every metric. Windows of all systems alternate; the
-figure is the median window, and only ratios mean anything.
+figure is the median window, and only ratios mean anything. At the end the update is timed once
+more while another process keeps one core busy.
 """
 
 import argparse
 import copy
 import functools
 import json
+import multiprocessing
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tensordict import TensorDict
@@ -26,6 +30,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from algorithms.must import MaskedSAC  # noqa: E402
+from algorithms.precision import PRECISIONS, bfloat16_is_native  # noqa: E402
 from algorithms.sac import SAC  # noqa: E402
 from networks.actor import Actor  # noqa: E402
 from networks.critic import Critic  # noqa: E402
@@ -155,7 +160,7 @@ def trunks(dims: Dims, rows: int) -> dict[str, Callable[[], object]]:
     return {name: functools.partial(both, net) for name, net in nets.items()}
 
 
-def learner(dims: Dims, masked: bool) -> SAC:
+def learner(dims: Dims, masked: bool, **options: Any) -> SAC:
     """Ours."""
     trunk = functools.partial(MaskedMLP if masked else MLP, hidden=HIDDEN)
     parts = {
@@ -163,52 +168,85 @@ def learner(dims: Dims, masked: bool) -> SAC:
         "critic": functools.partial(Critic, trunk=trunk),
     }
     if not masked:
-        return SAC(dims, **parts)
+        return SAC(dims, **parts, **options)
     generator = functools.partial(MaskGenerator, use_trajectory_info=False)
     return MaskedSAC(dims, **parts, generator=generator, use_supervised_loss=False)
 
 
+def spin() -> None:
+    """Keep a core busy."""
+    while True:
+        pass
+
+
+def medians_of(
+    systems: dict[str, Callable[[], object]], rounds: int
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Milliseconds of each call, all in turn; the first two rounds warm up."""
+    times: dict[str, list[float]] = {name: [] for name in systems}
+    for round_ in range(rounds + 2):
+        for name, call in systems.items():
+            start = time.perf_counter()
+            call()
+            if round_ >= 2:
+                times[name].append(1000.0 * (time.perf_counter() - start))
+    return {name: statistics.median(values) for name, values in times.items()}, times
+
+
 def main() -> None:
-    """Time everything in turn and print the table."""
+    """Time everything in turn and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--rows", type=int, default=128, help="rows of each task")
+    parser.add_argument("--compiled", action="store_true", help="compile too, which takes minutes")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
+    warnings.filterwarnings("ignore", "SAC.precision")  # the table says so itself
     dims = Dims()
     batch = made_up_batch(dims, arguments.rows)
     must = learner(dims, masked=True)
     generating = learner(dims, masked=True)
     generating.begin_phase(None)
-    systems: dict[str, Callable[[], object]] = {
+    plain = learner(dims, masked=False)
+    variants: dict[str, Callable[[], object]] = {
         "naive MT-SAC update": functools.partial(Naive(dims).update, batch),
-        "MT-SAC update": functools.partial(learner(dims, masked=False).update, batch),
+        "MT-SAC update": functools.partial(plain.update, batch),
+    }
+    for precision in PRECISIONS[1:]:
+        made = learner(dims, masked=False, precision=precision)
+        variants[f"MT-SAC update, {precision}"] = functools.partial(made.update, batch)
+    if arguments.compiled:
+        for precision in PRECISIONS:
+            made = learner(dims, masked=False, precision=precision, compiled=True)
+            variants[f"MT-SAC, {precision}, compiled"] = functools.partial(made.update, batch)
+    variants |= {
         "MUST update": functools.partial(must.update, batch),
         "MUST update, generator phase": functools.partial(generating.update, batch),
-        **trunks(dims, arguments.rows),
     }
-    times: dict[str, list[float]] = {name: [] for name in systems}
-    for round_ in range(arguments.rounds + 2):
-        for name, call in systems.items():
-            start = time.perf_counter()
-            call()
-            if round_ >= 2:  # the first two warm up
-                times[name].append(1000.0 * (time.perf_counter() - start))
-    medians = {name: statistics.median(values) for name, values in times.items()}
+    layers = trunks(dims, arguments.rows)
+    medians, times = medians_of({**variants, **layers}, arguments.rounds)
+    native = "has" if bfloat16_is_native(torch.device("cpu")) else "has no"
     print(f"MT10 sizes, {arguments.rows} rows of each task, {arguments.threads} threads")
-    print(f"{'':32}{'median ms':>10}{'rate against its reference':>30}")
-    references = {"naive MT-SAC update": 4, "dense forward + backward": 3}
-    names = list(systems)
-    for reference, size in references.items():
-        first = names.index(reference)
-        for name in names[first : first + size]:
-            ratio = medians[reference] / medians[name]
-            print(f"{name:32}{medians[name]:10.1f}{ratio:30.2f}")
+    print(f"{torch.cpu.get_capabilities()['cpu_name']}: {native} bfloat16 arithmetic\n")
+    print("| system | median ms | rate against the first of its group |")
+    print("|---|---|---|")
+    for group in (variants, layers):
+        reference = medians[next(iter(group))]
+        for name in group:
+            print(f"| {name} | {medians[name]:.1f} | {reference / medians[name]:.2f} |")
+    neighbour = multiprocessing.get_context("spawn").Process(target=spin, daemon=True)
+    neighbour.start()
+    busy, _ = medians_of({"busy": variants["MT-SAC update"]}, arguments.rounds)
+    neighbour.kill()
+    idle, _ = medians_of({"idle": variants["MT-SAC update"]}, arguments.rounds)
+    slower = busy["busy"] / idle["idle"]
+    print(f"\nMT-SAC update with one core kept busy by another process: {slower:.2f} times as long")
     if arguments.json:
-        arguments.json.write_text(json.dumps({"median_ms": medians, "times_ms": times}, indent=1))
+        report = {"median_ms": medians, "times_ms": times, "busy_core": slower}
+        arguments.json.write_text(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

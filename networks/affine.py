@@ -6,6 +6,15 @@ import torch
 from torch import Tensor
 
 
+def head(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`affine` of a last layer: in single precision, under autocast as well."""
+    kind = x.device.type
+    if not torch.is_autocast_enabled(kind):
+        return affine(x, weight, bias)
+    with torch.autocast(kind, enabled=False):
+        return affine(x.to(weight.dtype), weight, bias)
+
+
 def affine(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Tensor:
     """Return x W^T + c, or its positive part: one product, batched where the weights are.
 

@@ -12,7 +12,7 @@ import gin
 import torch
 from torch import Tensor, nn
 
-from networks.affine import affine
+from networks.affine import affine, head
 from networks.mlp import MLP
 from networks.version_cache import VersionCache
 
@@ -190,7 +190,8 @@ class MaskedMLP(MLP):
                 else:
                     assert masks is not None
                     weight = weight.unsqueeze(-3) * own(masks[index])
-            x = affine(x, weight, bias, relu=index + 1 < len(layers))
+            last = index + 1 == len(layers)
+            x = head(x, weight, bias) if last else affine(x, weight, bias, relu=True)
             if neuron and index < count:
                 assert masks is not None
                 x = x * own(masks[index]).unsqueeze(-2)

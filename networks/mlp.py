@@ -13,7 +13,7 @@ import gin
 import torch
 from torch import Tensor, nn
 
-from networks.affine import affine
+from networks.affine import affine, head
 from networks.sizes import check_sizes
 
 INITS = ("soft_module", "fan_in")
@@ -114,4 +114,4 @@ class MLP(nn.Module):
     def forward(self, x: Tensor, task: Tensor) -> Tensor:
         """Map x [*, in_features] and task ids [*] int64 to [*, out_features]."""
         last = self.linears()[-1]
-        return affine(self.features(x, task), last.weight, last.bias)
+        return head(self.features(x, task), last.weight, last.bias)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import gin
 from torch import Tensor
 
-from networks.affine import affine
+from networks.affine import head
 from networks.mlp import MLP
 from networks.sizes import check_sizes
 
@@ -55,8 +55,8 @@ class MultiHeadMLP(MLP):
             heads = (self.out_features, self.num_tasks)
             weight = last.weight.unflatten(stack, heads).transpose(stack, stack + 1)
             bias = last.bias.unflatten(stack, heads).transpose(stack, stack + 1)
-            return affine(features, weight, bias)
-        y = affine(features, last.weight, last.bias)
+            return head(features, weight, bias)
+        y = head(features, last.weight, last.bias)
         y = y.view(*y.shape[:-1], self.out_features, self.num_tasks)
         index = task[..., None, None].expand(*y.shape[:-1], 1)
         return y.gather(-1, index).squeeze(-1)

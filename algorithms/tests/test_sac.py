@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from tensordict import TensorDict
 from torch import Tensor
 
 from algorithms.normalization import ObservationNormalizer
@@ -14,6 +15,12 @@ from algorithms.sac import SAC
 def _learner(dims, parts, **options) -> SAC:
     torch.manual_seed(0)
     return SAC(dims, **parts, **options)
+
+
+def view(batch: TensorDict, seen: TensorDict | None = None) -> TensorDict:
+    """What an actor reads."""
+    observation = (batch if seen is None else seen)["observation"]
+    return TensorDict({"observation": observation, "task_id": batch["task_id"]}, batch.shape)
 
 
 def _parameters(learner: SAC) -> dict[str, Tensor]:
@@ -33,8 +40,8 @@ def test_losses_equal_the_formulas(dims, parts, batch, weight_tasks, penalty) ->
     torch.manual_seed(5)
     metrics = learner.update(batch)
     torch.manual_seed(5)
-    now = before.actor(before._view(batch["observation"], batch["task_id"]))
-    then = before.actor(before._view(batch["next", "observation"], batch["task_id"]))
+    now = before.actor(view(batch))
+    then = before.actor(view(batch, batch["next"]))
     alpha = learner.log_alpha.exp().tolist()  # the temperature has stepped first
     inverse = [1.0 / a for a in alpha]
     weight = [4 * i / sum(inverse) if weight_tasks else 1.0 for i in inverse]
@@ -72,8 +79,8 @@ def test_first_step_is_adam_on_the_clipped_gradient(dims, parts, batch) -> None:
     torch.manual_seed(3)
     learner.update(batch)
     torch.manual_seed(3)
-    td = plain.actor(plain._view(batch["observation"], batch["task_id"]))
-    then = plain.actor(plain._view(batch["next", "observation"], batch["task_id"]))
+    td = plain.actor(view(batch))
+    then = plain.actor(view(batch, batch["next"]))
     alpha = learner.log_alpha.exp().detach()[:, None]
     q = plain.critic(td.copy())["state_action_value"].amin(-1)
     actor_loss = (alpha * td["action_log_prob"] - q).mean()
@@ -205,7 +212,9 @@ def test_normalizer_statistics_equal_numpy() -> None:
 
 
 @pytest.mark.parametrize(
-    "option", [{"discount": 1.0}, {"smoothing": 0.0}, {"actor_lr": 0.0}, {"critic_lr": -1.0}]
+    "option",
+    [{"discount": 1.0}, {"smoothing": 0.0}, {"actor_lr": 0.0}, {"critic_lr": -1.0}]
+    + [{"precision": "fp16"}],
 )
 def test_bad_arguments_are_named(dims, parts, option) -> None:
     """The message names the argument."""

@@ -1,0 +1,119 @@
+"""Updates that are compiled, or of lower precision, with the real networks."""
+
+import copy
+import functools
+
+import pytest
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from algorithms.must import MaskedSAC
+from algorithms.sac import SAC
+from envs.suite import Spec
+from networks.actor import Actor
+from networks.critic import Critic
+from networks.mask_generator import MaskGenerator
+from networks.masked import MaskedMLP
+from networks.mlp import MLP
+from networks.multi_head import MultiHeadMLP
+
+SPEC = Spec(6, 2, 3, 10)
+SMALL = {"hidden": (32, 32)}
+LEARNERS = {"mlp": MLP, "multi_head": MultiHeadMLP, "masked": MaskedMLP}
+
+
+def learner(kind: str, **options) -> SAC:
+    """A learner with small networks, drawn from the same seed."""
+    torch.manual_seed(0)
+    trunk = functools.partial(LEARNERS[kind], **SMALL)
+    parts = {
+        "actor": functools.partial(Actor, trunk=trunk),
+        "critic": functools.partial(Critic, trunk=trunk),
+    }
+    if kind != "masked":
+        return SAC(SPEC, **parts, **options)
+    generator = functools.partial(MaskGenerator, hidden=8, use_trajectory_info=False)
+    return MaskedSAC(SPEC, generator=generator, use_supervised_loss=False, **parts, **options)
+
+
+def batch(rows: int = 16) -> TensorDict:
+    """A made-up batch `[tasks, rows]`."""
+    shape = (SPEC.num_tasks, rows)
+    following = {
+        "observation": torch.randn(*shape, SPEC.observation_dim),
+        "reward": torch.randn(*shape, 1),
+        "terminated": torch.rand(*shape, 1) < 0.1,
+    }
+    return TensorDict(
+        {
+            "observation": torch.randn(*shape, SPEC.observation_dim),
+            "task_id": torch.arange(SPEC.num_tasks)[:, None].expand(shape),
+            "action": torch.rand(*shape, SPEC.action_dim) * 2 - 1,
+            "next": TensorDict(following, shape),
+        },
+        shape,
+    )
+
+
+def updates(made: SAC, number: int) -> list[dict[str, Tensor]]:
+    """Updates on the same batches with the same draws; MUST's first ones move its generators."""
+    torch.manual_seed(1)
+    metrics = []
+    made.begin_phase(None)
+    for _ in range(number):
+        metrics.append(made.update(batch()))
+    made.end_phase(None)
+    return metrics
+
+
+@pytest.mark.parametrize("kind", LEARNERS)
+def test_a_compiled_update_equals_the_eager_one(kind, monkeypatch) -> None:
+    """One graph without a break: nothing in it waits for the device or depends on values."""
+    whole = functools.partial(torch.compile, backend="aot_eager", fullgraph=True)
+    monkeypatch.setattr(torch, "compile", whole)
+    plain, compiled = (learner(kind, compiled=choice) for choice in (None, True))
+    for _ in range(2):  # MUST: a phase of the generators and one without
+        expected, seen = updates(plain, 3), updates(compiled, 3)
+        torch.testing.assert_close(seen, expected, rtol=1e-4, atol=1e-5)
+    ours, theirs = (dict(made.named_parameters()) for made in (compiled, plain))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:SAC.precision")  # where the processor has no bfloat16
+@pytest.mark.parametrize("kind", LEARNERS)
+@pytest.mark.parametrize("precision", ["bf16_matmul", "autocast"])
+def test_lower_precision_stays_near_and_leaves_no_trace(kind, precision) -> None:
+    """Gradients point where those of single precision do; nothing else becomes bfloat16."""
+    plain, lower = (learner(kind, precision=choice) for choice in ("fp32", precision))
+    start = copy.deepcopy(plain.state_dict())
+    setting = torch.get_float32_matmul_precision()
+    expected, metrics = updates(plain, 1)[0], updates(lower, 1)[0]
+    assert torch.get_float32_matmul_precision() == setting
+    assert {m.dtype for m in metrics.values()} == {torch.float32}
+    assert {p.dtype for p in lower.parameters()} == {torch.float32}
+    torch.testing.assert_close(metrics, expected, rtol=0.03, atol=3e-3)
+    name = "critic.trunk.layers.1.weight"
+    moves = [(made.state_dict()[name] - start[name]).flatten() for made in (plain, lower)]
+    assert torch.cosine_similarity(*moves, dim=0) > 0.9  # Adam's first step: signs
+    if precision == "autocast":
+        assert not torch.equal(*moves)
+
+
+def test_last_layers_are_of_single_precision() -> None:
+    """Under autocast the hidden layers are bfloat16, what leaves a network is not."""
+    made = learner("mlp")
+    x, task = torch.randn(4, SPEC.observation_dim), torch.zeros(4, dtype=torch.int64)
+    with torch.autocast("cpu", torch.bfloat16):
+        features, y = made.actor.trunk.features(x, task), made.actor.trunk(x, task)
+    assert (features.dtype, y.dtype) == (torch.bfloat16, torch.float32)
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_a_processor_without_bfloat16_is_told_of(native, monkeypatch, recwarn) -> None:
+    """Only there, and once."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
+    updates(learner("mlp", precision="autocast"), 2)
+    updates(learner("mlp"), 1)
+    told = [str(w.message) for w in recwarn if "SAC.precision" in str(w.message)]
+    assert len(told) == (0 if native else 1)
