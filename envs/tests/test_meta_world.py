@@ -68,10 +68,16 @@ def test_reward_versions(goals, rollout, version):
     assert td["next", "reward"].flatten().tolist() == np.float32(rewards).tolist()
 
 
-def test_equals_upstream_over_vector_steps(rollout):
+@pytest.mark.parametrize(
+    ("horizon", "steps", "workers"),
+    [(25, 80, 0), pytest.param(200, 1510, 2, marks=pytest.mark.slow)],
+)
+def test_equals_upstream_over_vector_steps(rollout, horizon, steps, workers):
     """MT10 as gymnasium makes it, seed 7: observations, rewards, success, auto-reset, goals."""
-    env = gymnasium.make_vec("Meta-World/MT10", seed=7, max_episode_steps=25)
-    suite = MetaWorldSuite("MT10", goal_seed=7, seeding="upstream", horizon=25, workers=0)
+    env = gymnasium.make_vec("Meta-World/MT10", seed=7, max_episode_steps=horizon)
+    suite = MetaWorldSuite(
+        "MT10", goal_seed=7, seeding="upstream", horizon=horizon, workers=workers
+    )
     suite._goals = {
         "train": {
             task.name: [pickle.loads(drawn.data)["rand_vec"] for drawn in member.env.tasks]
@@ -79,9 +85,9 @@ def test_equals_upstream_over_vector_steps(rollout):
         }
     }
     with suite.vector(seed=7) as vector:
-        td = rollout(vector, 80)
+        td = rollout(vector, steps)
     observation, _ = env.reset()
-    for step in range(80):
+    for step in range(steps):
         assert np.array_equal(np.float32(observation), td["observation"][step].numpy()), step
         observation, reward, _, truncated, infos = env.step(td["action"][step].numpy())
         now = td["next"][step]
