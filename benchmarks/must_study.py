@@ -5,7 +5,8 @@
     python benchmarks/must_study.py table runs/study --out docs/results
 
 Each variant is one experiment of `gin/quick/` and a few bindings. A run that is done is not run
-again, one that was stopped goes on. The table reads the runs' metrics.jsonl.
+again, one that was stopped goes on. The tables are made from the runs' metrics.jsonl and replace
+those of `must_study.md`; the words above them stay.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+MARK = "<!-- What follows is written by benchmarks/must_study.py. -->"
 ROOT = Path(__file__).resolve().parents[1]
 HIDDEN_ONLY = "MaskedMLP.mask_output_layer = False"
 NEURONS = "MaskedMLP.granularity = 'neuron'"
@@ -142,9 +144,10 @@ def main() -> None:
             parts += [f"## {title.capitalize()}", "", *rows, ""]
     if not parts:
         raise SystemExit(f"no finished run of the study under {arguments.workdir}")
-    text = "\n".join(parts)
-    (arguments.out / "must_study_tables.md").write_text(text)
-    print(text)
+    page = arguments.out / "must_study.md"
+    words, _, _ = page.read_text().partition(MARK)
+    page.write_text("\n".join([words + MARK, "", *parts]))
+    print("\n".join(parts))
 
 
 if __name__ == "__main__":
