@@ -66,7 +66,7 @@ MASKS = """
 MUST, seeds {seeds}. The kept share of the weights was between {low:.6f} and {high:.6f}; the share
 exchanged at a commit at most {turnover:.4f}. {changes}
 """
-CHANGES = """Over {commits} commits of seeds {seeds}, success on 15
+CHANGES = """Over {commits} commits (seeds: {seeds}) success on 15
 goals of each task changed by {mean:+.3f} on average from one update before a commit to right after
 it, at worst by {worst:+.3f} (`must_two_tasks_commits`: the same run, evaluated there as well)."""
 
@@ -158,7 +158,7 @@ def plot_masks(seeds: dict[int, Records], around: dict[int, Records], path: Path
         axis.set(title=title, xlabel="steps of each task, thousands")
         axis.grid(alpha=0.3)
     axes[0].set_ylim(0.0, 1.0)
-    axes[2].set_ylim(bottom=0.0)
+    axes[2].set_ylim(0.0, 1.3 * axes[2].dataLim.ymax)
     axes[0].legend(fontsize=8)
     for i, (tag, label) in enumerate((("before", "before a commit"), ("after", "right after"))):
         for seed, records in around.items():

@@ -1,14 +1,18 @@
 """Worker processes, each stepping a fixed chunk of environments per message.
 
 One anonymous block of shared memory holds all inputs and outputs; a pipe per worker carries the
-verbs. The block has no name (its file is unlinked when it is made), so nothing can be left behind,
-not even by SIGKILL. Workers are spawned, run on one thread, ignore the signals a terminal or a
-scheduler sends to the whole group, and end when their parent does.
+verbs, each with the number of the call: "step" is that number alone, in both directions. The block
+has no name (its file is unlinked when it is made), so nothing can be left behind, not even by
+SIGKILL. Workers are spawned, run on one thread, ignore the signals a terminal or a scheduler sends
+to the whole group, and end when their parent does.
 """
 
 import multiprocessing
 import os
+import pickle
+import select
 import signal
+import struct
 import threading
 import time
 import traceback
@@ -25,6 +29,7 @@ import numpy as np
 
 from envs.episodes import Arrays, Build, Chunk, Rules, Seed, Task, block, block_size
 
+TICKET = struct.Struct("<q")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -165,17 +170,26 @@ class WorkerPool:
         return failed
 
     def _ask(self, index: int, verb: str, payload: Any = None) -> None:
-        self._pipes[index].send((self._ticket, verb, payload))
+        if verb == "step":
+            self._pipes[index].send_bytes(TICKET.pack(self._ticket))
+        else:
+            self._pipes[index].send((self._ticket, verb, payload))
 
     def _answer(self, index: int, timeout: float) -> Any:
         pipe = self._pipes[index]
         deadline = time.monotonic() + timeout
-        ticket = -1
+        ticket, verdict, value = -1, "done", None
         try:
+            poller = select.poll()  # `pipe.poll` takes longer than many a step
+            poller.register(pipe.fileno(), select.POLLIN)
             while ticket != self._ticket:  # older ones are left from an interrupted call
-                if not pipe.poll(max(0.0, deadline - time.monotonic())):
+                if not poller.poll(1000.0 * max(0.0, deadline - time.monotonic())):
                     raise WorkerFault(f"worker {index} gave no answer in time ({timeout:.3g} s)")
-                ticket, verdict, value = pipe.recv()
+                message = pipe.recv_bytes()
+                if len(message) == TICKET.size:
+                    (ticket,) = TICKET.unpack(message)
+                else:
+                    ticket, verdict, value = pickle.loads(message)
         except (EOFError, OSError):
             raise WorkerFault(self._obituary(index)) from None
         if verdict == "error":
@@ -274,7 +288,13 @@ def work(
         chunk = Chunk(build, tasks, seeds, rules, arrays)
         pipe.send((ticket, "ready", None))
         while True:
-            ticket, verb, payload = pipe.recv()
+            message = pipe.recv_bytes()
+            if len(message) == TICKET.size:
+                (ticket,) = TICKET.unpack(message)
+                chunk.step()
+                pipe.send_bytes(message)
+                continue
+            ticket, verb, payload = pickle.loads(message)
             if verb == "close":
                 chunk.close()
                 return
