@@ -10,6 +10,7 @@ and the figure is the median window; only ratios mean anything.
 import argparse
 import functools
 import json
+import os
 import statistics
 import sys
 import time
@@ -17,9 +18,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
-
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as `runners` does, before torch is loaded
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch  # noqa: E402
 
 from algorithms.precision import PRECISIONS  # noqa: E402
 from algorithms.sac import SAC  # noqa: E402

@@ -14,6 +14,7 @@ import copy
 import functools
 import json
 import multiprocessing
+import os
 import statistics
 import sys
 import time
@@ -23,9 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from tensordict import TensorDict
-from torch import Tensor, nn
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as `runners` does, before torch is loaded
+
+import torch  # noqa: E402
+from tensordict import TensorDict  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
