@@ -189,6 +189,10 @@ class SAC(Algorithm):
             self._losses, dynamic=False
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without `_functions`: compiled ones in a copy would go on training the original."""
+        return {name: value for name, value in vars(self).items() if name != "_functions"}
+
     def _sample(self, observation: Tensor, task: Tensor, extra: Extra) -> TensorDict:
         """An action for each step, with what the losses need to know of it."""
         with self._autocast():

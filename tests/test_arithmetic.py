@@ -78,6 +78,10 @@ def test_a_compiled_update_equals_the_eager_one(kind, monkeypatch) -> None:
         torch.testing.assert_close(seen, expected, rtol=1e-4, atol=1e-5)
     ours, theirs = (dict(made.named_parameters()) for made in (compiled, plain))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    before, copied = copy.deepcopy(compiled.state_dict()), copy.deepcopy(compiled)
+    updates(copied, 1)  # a copy trains itself
+    for name, value in compiled.actor.state_dict().items():
+        assert torch.equal(value, before[f"actor.{name}"])
 
 
 @pytest.mark.filterwarnings("ignore:SAC.precision")  # where the processor has no bfloat16
