@@ -24,6 +24,7 @@ NEURONS = "MaskedMLP.granularity = 'neuron'"
 RANDOM = "MaskedSAC.initial_masks = 'random'"
 CORRECTED = "MaskGenerator.similarity_target = 'chance_corrected'"
 COMMITTED = "MaskedSAC.generator_phase = 'committed'"
+ALONE = "MaskedSAC.generator_phase = 'generators'"
 NO_SIMILARITY = ("USE_SUPERVISED_LOSS = False", "USE_TRAJECTORY_INFO = False")
 
 
@@ -43,16 +44,20 @@ VARIANTS = {
     "must": Variant("MUST"),
     "corrected": Variant("chance-corrected target", bindings=(CORRECTED,)),
     "committed": Variant("committed masks in the generator phase", bindings=(COMMITTED,)),
-    "frozen_base": Variant(
-        "generators alone in the generator phase",
-        bindings=("MaskedSAC.generator_phase = 'generators'",),
-    ),
+    "frozen_base": Variant("generators alone in the generator phase", bindings=(ALONE,)),
     "hidden_only": Variant("output layer not masked", bindings=(HIDDEN_ONLY,)),
     "hysteresis": Variant(
         "hysteresis of one standard deviation", bindings=("MaskGenerator.hysteresis = 1.0",)
     ),
     "random_start": Variant("random first masks", bindings=(RANDOM,)),
     "rl_only": Variant("no similarity loss, no trajectories", bindings=NO_SIMILARITY),
+    "frozen_rl_only": Variant(
+        "generators alone, no similarity loss, no trajectories", bindings=(ALONE, *NO_SIMILARITY)
+    ),
+    "frozen_rl_hidden": Variant(
+        "generators alone, no similarity loss, no trajectories, output layer not masked",
+        bindings=(ALONE, HIDDEN_ONLY, *NO_SIMILARITY),
+    ),
     "random_committed": Variant(
         "random first masks, committed phase", bindings=(RANDOM, COMMITTED)
     ),
