@@ -248,7 +248,7 @@ class WorkerPool:
         process = self._context.Process(
             target=work,
             args=(theirs, self._ticket, self._buffer, len(self._tasks), rows, self._rules)
-            + (self._build, self._tasks[rows], seeds),
+            + (self._build, self._tasks[rows], seeds, _core(index, len(self._slices))),
             name=f"environments {rows.start}-{rows.stop - 1}",
             daemon=True,
         )
@@ -276,10 +276,13 @@ def work(
     build: Build,
     tasks: Sequence[Task],
     seeds: Sequence[Seed],
+    core: int | None,
 ) -> None:
     """The life of a worker: build its chunk, then serve verbs until the pipe closes."""
     for number in GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    if core is not None:
+        os.sched_setaffinity(0, {core})
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
         arrays: Arrays = {
@@ -305,6 +308,19 @@ def work(
         return
     except BaseException:
         pipe.send((ticket, "error", traceback.format_exc()))
+
+
+def _core(index: int, workers: int) -> int | None:
+    """The core a worker keeps to where there is one worker for each; None elsewhere.
+
+    Woken together, two workers may be put on one core behind each other, for as long as the
+    calling process has the other one. Fewer workers than cores are left to the scheduler, which
+    knows what else runs.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return None
+    cores = sorted(os.sched_getaffinity(0))
+    return cores[index] if workers == len(cores) > 1 else None
 
 
 def _die_with_parent() -> None:

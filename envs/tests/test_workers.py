@@ -96,6 +96,20 @@ def test_killed_and_hung_workers_are_replaced():
         assert vector.faults["worker_restarts"] == 2  # counters survive
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core")
+def test_one_worker_for_each_core_keeps_to_it_fewer_do_not():
+    before = os.sched_getaffinity(0)
+    cores = set(sorted(before)[:2])
+    os.sched_setaffinity(0, cores)
+    try:
+        for workers, expected in ((2, [{core} for core in sorted(cores)]), (1, [cores])):
+            with PointMassSuite(3, workers=workers).vector(seed=4) as vector:
+                vector.reset()
+                assert [os.sched_getaffinity(pid) for pid in vector.worker_pids] == expected
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def test_without_autoreset_a_lost_episode_rests():
     with PointMassSuite(2, workers=1).vector(autoreset=False) as vector:
         vector.reset()
