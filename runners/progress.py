@@ -19,7 +19,7 @@ from rich.text import Text
 
 REFRESH_SECONDS = 0.5
 RATE_SECONDS = 60.0
-"""Rates are averaged over the last minute."""
+"""Rates are averaged over the last minute, or more: back to before the last step was counted."""
 
 
 def duration(seconds: float) -> str:
@@ -59,16 +59,22 @@ class Progress:
         self.interval = interval
         self.console = console or Console()
         self.title = ""
-        self.total_steps, self.step = 1, 0
+        self.total_steps, self.step, self.updates = 1, 0, 0
         self.task_names: tuple[str, ...] = ()
         self.values: dict[str, float] = {}
-        self._marks: deque[tuple[float, int]] = deque()
+        self._marks: deque[tuple[float, int, int]] = deque()  # time, steps, updates
         self._started = self._shown = 0.0
         self._live: Live | None = None
         self._log_stream: Any = None
 
     def bind(
-        self, total_steps: int, task_names: Sequence[str], *, start: int = 0, title: str = ""
+        self,
+        total_steps: int,
+        task_names: Sequence[str],
+        *,
+        start: int = 0,
+        updates: int = 0,
+        title: str = "",
     ) -> "Progress":
         """Say what is coming.
 
@@ -76,16 +82,18 @@ class Progress:
             total_steps: environment steps at which the run ends.
             task_names: in the order they are to be shown.
             start: step at which this process begins, after a resume.
+            updates: updates made by then.
             title: shown on top.
         """
         self.total_steps, self.step, self.title = max(1, total_steps), start, title
+        self.updates = updates
         self.task_names = tuple(task_names)
         return self
 
     def __enter__(self) -> "Progress":
         """Begin to measure and to show."""
         self._started = self._shown = time.monotonic()
-        self._marks = deque([(self._started, self.step)])
+        self._marks = deque([(self._started, self.step, self.updates)])
         if self.console.is_terminal:
             self._live = Live(
                 self.render(), console=self.console, auto_refresh=False, transient=False
@@ -110,14 +118,19 @@ class Progress:
             self._live = None
             logging.get_absl_handler().python_handler.stream = self._log_stream
 
-    def update(self, step: int, metrics: dict[str, float] | None = None) -> None:
+    def update(
+        self, step: int, metrics: dict[str, float] | None = None, updates: int | None = None
+    ) -> None:
         """Note the step and what was logged; shows it if it is time to.
 
         Args:
             step: environment steps so far.
             metrics: floats by tag, as `Logger.write` returns them.
+            updates: updates so far; None if that is not known here.
         """
         self.step = step
+        if updates is not None:
+            self.updates = updates
         if metrics:
             self.values.update(metrics)
         now = time.monotonic()
@@ -125,27 +138,36 @@ class Progress:
         if now - self._shown >= wait:
             self._show(now)
 
-    def rate(self) -> float:
-        """Environment steps a second over the last minute; NaN before there are any."""
-        (then, first), now = self._marks[0], self._marks[-1]
-        return (now[1] - first) / (now[0] - then) if now[0] > then else math.nan
+    def rates(self) -> tuple[float, float]:
+        """Environment steps and updates a second; NaN before there are any.
+
+        An iteration may be thousands of steps and then minutes of updates, so the time looked back
+        on begins before the last step that was counted.
+        """
+        first, last = self._marks[0], self._marks[-1]
+        seconds = last[0] - first[0]
+        if seconds <= 0:
+            return math.nan, math.nan
+        return (last[1] - first[1]) / seconds, (last[2] - first[2]) / seconds
 
     def _show(self, now: float) -> None:
         self._shown = now
-        self._marks.append((now, self.step))
-        while len(self._marks) > 2 and now - self._marks[1][0] > RATE_SECONDS:
-            self._marks.popleft()
+        self._marks.append((now, self.step, self.updates))
+        marks = self._marks
+        while len(marks) > 2 and now - marks[1][0] > RATE_SECONDS and marks[1][1] < self.step:
+            marks.popleft()
         if self._live is None:
             self.console.print(self.line(), highlight=False, soft_wrap=True, markup=False)
         else:
             self._live.update(self.render(), refresh=True)
 
     def _facts(self) -> dict[str, str]:
-        rate = self.rate()
+        rate, updating = self.rates()
         left = (self.total_steps - self.step) / rate if rate > 0 else math.nan
         facts = {"steps/s": short(rate) if rate == rate else "?"}
-        if "perf/updates_per_s" in self.values:
-            facts["updates/s"] = short(self.values["perf/updates_per_s"])
+        if self.updates:
+            facts["updates"] = f"{self.updates:,}"
+            facts["updates/s"] = short(updating) if updating == updating else "?"
         facts["elapsed"] = duration(time.monotonic() - self._started)
         facts["left"] = duration(left if self.step < self.total_steps else 0.0)
         return facts

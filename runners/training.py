@@ -36,6 +36,7 @@ class Loop(Protocol):
     """A training regime: an iterator of `(environment steps, metrics)`."""
 
     step: int
+    updates: int
     pending: bool
     closing: bool
     replay: Any
@@ -249,7 +250,9 @@ def _open(parts: Parts, run: RunFolder, total_steps: int, text: str, resume: str
     if step is None:
         parts.logger.truncate(-1)  # records of a run that was killed before its first checkpoint
     title = f"{run.path.parent.name}/{run.path.name}"
-    parts.progress.bind(total_steps, names, start=step or 0, title=title)
+    parts.progress.bind(
+        total_steps, names, start=step or 0, updates=parts.loop.updates, title=title
+    )
 
 
 def _drive(parts: Parts, run: RunFolder, signals: Signals, total_steps: int) -> bool:
@@ -265,7 +268,7 @@ def _drive(parts: Parts, run: RunFolder, signals: Signals, total_steps: int) -> 
                 parts.logger.write(step, {**before, **_around_commit(parts, "after")})
             if metrics:
                 metrics = parts.logger.write(step, {**metrics, **_used()})
-            parts.progress.update(step, metrics)
+            parts.progress.update(step, metrics, loop.updates)
             _evaluate_if_due(parts, run, signals)
             if checkpointer.due(step):
                 checkpointer.save(step, **parts.state())

@@ -27,7 +27,6 @@ def names(count):
 
 def metrics(tasks):
     values = {"train/success": 0.42, "train/return": 1234.5, "eval/success_rate": 0.5}
-    values["perf/updates_per_s"] = 87.3
     for i, name in enumerate(tasks):
         values[f"train/success/{name}"] = i / max(1, len(tasks) - 1)
         values[f"eval/success_rate/{name}"] = 1.0
@@ -57,7 +56,7 @@ def test_every_task_is_shown_at_any_width(width, count, clock):
         clock[0] += 10
         progress.update(5000, metrics(tasks))
         clock[0] += 10
-        progress.update(10000, {})
+        progress.update(10000, {}, updates=1746)
     text = text_of(progress)
     assert all(len(line) <= width for line in text.splitlines())
     assert text.count("100%") >= count
@@ -65,7 +64,8 @@ def test_every_task_is_shown_at_any_width(width, count, clock):
     if width >= 80:
         assert all(name in text for name in tasks)
         assert "10,000 of 1,000,000 steps" in text and "1.0%" in text
-        assert "steps/s 500" in text and "updates/s 87.3" in text and "left 33 min" in text
+        assert "steps/s 500" in text and "left 33 min" in text
+        assert "updates 1,746  updates/s 87.3" in text
         assert "train success 42%" in text and "eval success 50%" in text
 
 
@@ -103,8 +103,26 @@ def test_resumed_run_counts_its_own_steps_only(clock):
     with Progress(console=console()).bind(2000, ["a"], start=1000) as progress:
         clock[0] += 10
         progress.update(1100)
-        assert progress.rate() == 10.0
+        assert progress.rates() == (10.0, 0.0)
         assert "left 1 min" in text_of(progress)
+
+
+def test_long_iterations_are_timed_as_a_whole(clock):
+    """5,000 steps in two seconds, then four minutes of 480 updates, again and again."""
+    screen = console(60, terminal=False)
+    with Progress(interval=30.0, console=screen).bind(100_000, ["a"], updates=7) as progress:
+        for iteration in (1, 2):
+            clock[0] += 2
+            progress.update(5000 * iteration, updates=480 * (iteration - 1) + 7)
+            for update in range(480):
+                clock[0] += 0.5
+                progress.update(5000 * iteration, updates=480 * (iteration - 1) + 8 + update)
+        steps, updates = progress.rates()
+        assert steps == pytest.approx(10_000 / 484, rel=0.3)
+        assert updates == pytest.approx(2.0, rel=0.1)
+    lines = screen.file.getvalue().splitlines()
+    assert all("? left" not in line and " 0 steps/s" not in line for line in lines[1:])
+    assert "967 updates" in lines[-1]
 
 
 def test_nothing_is_known_at_the_start(clock):
