@@ -59,7 +59,7 @@ class SAC(Algorithm):
         precision: "fp32"; "bf16_matmul" takes the products of an update in bfloat16; "autocast"
             keeps the activations in bfloat16 as well. Parameters, last layers, targets and losses
             are of single precision always, and so is acting.
-        compiled: Compile the forward and backward passes of an update; None does on CUDA only.
+        compiled: Compile the forward and backward passes of an update.
     """
 
     actor: Any
@@ -86,7 +86,7 @@ class SAC(Algorithm):
         loc_penalty: float = 0.0,
         normalizer: Callable[[int, int], ObservationNormalizer] | None = None,
         precision: str = "fp32",
-        compiled: bool | None = None,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         if not 0.0 <= discount < 1.0:
@@ -182,8 +182,7 @@ class SAC(Algorithm):
                 "arithmetic of its own: it gains nothing here",
                 stacklevel=2,
             )
-        compiled = device.type == "cuda" if self.compiled is None else self.compiled
-        if not compiled:
+        if not self.compiled:
             return self._sample, self._losses
         return torch.compile(self._sample, dynamic=False), torch.compile(
             self._losses, dynamic=False
