@@ -18,7 +18,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as `runners` does, before torch is loaded
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the entry points do
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch  # noqa: E402

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as `runners` does, before torch is loaded
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the entry points do
 
 import torch  # noqa: E402
 from tensordict import TensorDict  # noqa: E402

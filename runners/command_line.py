@@ -1,9 +1,16 @@
 """What the command lines of `runners` have in common: gin's flags, --help, errors, exit codes."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
 from absl import flags
+
+# Threads of one product wait for each other at its end, by default spinning: where another process
+# holds a core they spin as long as it does, and an update takes many times as long. So they spin
+# only briefly before they sleep, which costs nothing on an idle machine (docs/performance.md). The
+# OpenMP runtime reads this when torch is loaded, which no entry point does before this module.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 FINISHED, FAILED, WRONG, RESUMABLE = 0, 1, 2, 75
 

@@ -8,7 +8,8 @@ import pytest
 
 
 @pytest.mark.parametrize("given", [None, "77"])
-def test_waiting_threads_spin_briefly_unless_told_otherwise(given):
+@pytest.mark.parametrize("verb", ["train", "evaluate", "describe"])
+def test_waiting_threads_spin_briefly_unless_told_otherwise(verb, given):
     """The entry points set it before they import torch, and leave a user's own value."""
     code = (
         "import importlib.abc, os, sys\n"
@@ -18,7 +19,7 @@ def test_waiting_threads_spin_briefly_unless_told_otherwise(given):
         "            print(os.environ.get('GOMP_SPINCOUNT'), flush=True)\n"
         "            os._exit(0)\n"
         "sys.meta_path.insert(0, Watch())\n"
-        "import runners.training\n"
+        f"import runners.{verb}, runners.training\n"
     )
     environment = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"}
     if given:
