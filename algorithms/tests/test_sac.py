@@ -208,7 +208,11 @@ def test_normalizer_statistics_equal_numpy() -> None:
     std = kept.std(0, unbiased=False).clamp(min=0.02)
     expected = ((rows - kept.mean(0)) / std).clamp(-5.0, 5.0).float()
     torch.testing.assert_close(normalizer(rows), expected)
-    assert torch.equal(ObservationNormalizer(3, 2)(rows), rows)
+    loaded = ObservationNormalizer(3, 2)
+    assert torch.equal(loaded(rows), rows)
+    assert set(normalizer.state_dict()) == {"mean", "square", "count"}
+    loaded.load_state_dict(normalizer.state_dict())
+    assert torch.equal(loaded(rows), normalizer(rows))
 
 
 @pytest.mark.parametrize(
