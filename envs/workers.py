@@ -178,7 +178,7 @@ class WorkerPool:
     def _answer(self, index: int, timeout: float) -> Any:
         pipe = self._pipes[index]
         deadline = time.monotonic() + timeout
-        ticket, verdict, value = -1, "done", None
+        ticket = -1
         try:
             poller = select.poll()  # `pipe.poll` takes longer than many a step
             poller.register(pipe.fileno(), select.POLLIN)
@@ -187,7 +187,7 @@ class WorkerPool:
                     raise WorkerFault(f"worker {index} gave no answer in time ({timeout:.3g} s)")
                 message = pipe.recv_bytes()
                 if len(message) == TICKET.size:
-                    (ticket,) = TICKET.unpack(message)
+                    ticket, verdict, value = *TICKET.unpack(message), "done", None
                 else:
                     ticket, verdict, value = pickle.loads(message)
         except (EOFError, OSError):

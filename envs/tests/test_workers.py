@@ -96,6 +96,27 @@ def test_killed_and_hung_workers_are_replaced():
         assert vector.faults["worker_restarts"] == 2  # counters survive
 
 
+def test_answers_to_an_interrupted_call_are_passed_over():
+    """A Ctrl-C between asking and hearing leaves answers behind; later calls do not take them."""
+    steps = []
+    for interrupted in (False, True):
+        with PointMassSuite(3, workers=2).vector(seed=4) as vector:
+            vector.reset()
+            for _ in range(3):
+                if interrupted:
+                    pool = vector._chunk
+                    pool._ticket += 1
+                    for index in range(2):
+                        pool._ask(index, "state")
+                    assert pool._all("step", answers=(heard := {})) == {}
+                    assert heard == {0: None, 1: None}
+                else:
+                    vector._chunk.step()
+                steps.append(vector.current())
+    for plain, other in zip(steps[:3], steps[3:], strict=True):
+        assert (plain == other).all()
+
+
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core")
 def test_one_worker_for_each_core_keeps_to_it_fewer_do_not():
     before = os.sched_getaffinity(0)
