@@ -92,7 +92,16 @@ def test_lower_precision_stays_near_and_leaves_no_trace(kind, precision) -> None
     plain, lower = (learner(kind, precision=choice) for choice in ("fp32", precision))
     start = copy.deepcopy(plain.state_dict())
     setting = torch.get_float32_matmul_precision()
+    during = []
+    sample, losses = lower._functions
+
+    def watched(*args):
+        during.append(torch.get_float32_matmul_precision())
+        return losses(*args)
+
+    lower._functions = sample, watched
     expected, metrics = updates(plain, 1)[0], updates(lower, 1)[0]
+    assert during == ["medium" if precision == "bf16_matmul" else setting]
     assert torch.get_float32_matmul_precision() == setting
     assert {m.dtype for m in metrics.values()} == {torch.float32}
     assert {p.dtype for p in lower.parameters()} == {torch.float32}
