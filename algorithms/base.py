@@ -35,6 +35,9 @@ class Algorithm(nn.Module, ABC):
     in `get_extra_state`, as nested dicts of tensors and plain values.
     """
 
+    grouped = False
+    """Whether `update` takes batches `[tasks, rows]` only, with the same number of rows of each."""
+
     @property
     def commits(self) -> bool:
         """Whether the coming `end_phase` changes the policy by other means than a gradient."""
@@ -46,7 +49,7 @@ class Algorithm(nn.Module, ABC):
 
     @abstractmethod
     def update(self, batch: TensorDict) -> Metrics:
-        """Take one gradient step on a batch whose entries are `[tasks, rows, ...]`."""
+        """Take one gradient step on a batch `[tasks, rows]`, or `[rows]` unless `grouped`."""
 
     def observe(self, td: TensorDict) -> None:
         """See one collected vector step, `"next"` included."""

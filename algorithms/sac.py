@@ -50,7 +50,7 @@ class SAC(Algorithm):
         alpha_lr: Learning rate of the temperatures.
         initial_log_alpha: Where every `log alpha_t` starts.
         target_entropy: `H` in nats; minus the number of action dimensions if None.
-        max_norm: Bound of each network's gradient norm.
+        max_norm: Bound of each network's gradient norm; None for no bound.
         weight_tasks: Weigh the losses of a task by its temperature.
         scale_penalty: Weight of the mean of `log sigma^2` in the policy's loss.
         loc_penalty: Weight of the mean of `mu^2` in the policy's loss.
@@ -80,7 +80,7 @@ class SAC(Algorithm):
         alpha_lr: float = 3e-4,
         initial_log_alpha: float = 0.0,
         target_entropy: float | None = None,
-        max_norm: float = 1.0,
+        max_norm: float | None = 1.0,
         weight_tasks: bool = False,
         scale_penalty: float = 0.0,
         loc_penalty: float = 0.0,
@@ -99,17 +99,20 @@ class SAC(Algorithm):
         if precision not in PRECISIONS:
             raise ValueError(f"SAC.precision must be one of {PRECISIONS}, got {precision!r}")
         self.precision, self.compiled = precision, compiled
-        dims = (sizes.observation_dim, sizes.action_dim, sizes.num_tasks)
+        # What the networks see: an encoder's features (`EncoderSAC`), else the observation.
+        width = getattr(sizes, "feature_dim", sizes.observation_dim)
+        dims = (width, sizes.action_dim, sizes.num_tasks)
         self.num_tasks = sizes.num_tasks
         self.actor, self.critic = actor(*dims), critic(*dims)
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.full((sizes.num_tasks,), float(initial_log_alpha)))
-        self.normalizer = normalizer(dims[0], dims[2]) if normalizer else None
+        self.normalizer = normalizer(sizes.observation_dim, dims[2]) if normalizer else None
         self.discount, self.smoothing = discount, smoothing
         self.target_entropy = -float(dims[1]) if target_entropy is None else target_entropy
         self.weight_tasks = weight_tasks
         self.scale_penalty, self.loc_penalty = scale_penalty, loc_penalty
-        self._optimizer, self._max_norm = optimizer, max_norm
+        self._optimizer = optimizer
+        self._max_norm = float("inf") if max_norm is None else max_norm
         self.groups: dict[str, ClippedOptimizer] = {}
         self._add_group("alpha", [self.log_alpha], alpha_lr, max_norm=float("inf"))
         self._add_group("actor", self.actor.parameters(), actor_lr)
@@ -119,8 +122,13 @@ class SAC(Algorithm):
     def act(self, td: TensorDict, explore: bool) -> TensorDict:
         """Add `"action"` `[n, action_dim]`: a sample, or `tanh(mu)`."""
         with torch.no_grad():
-            view = _view(self._normalised(td["observation"]), td["task_id"])
-            return td.set("action", self.actor(view, explore)["action"])
+            seen = self.seen_by_policy(td["observation"], td["task_id"])
+            action = self.actor(network_view(seen, td["task_id"]), explore)["action"]
+            return td.set("action", action)
+
+    def seen_by_policy(self, observation: Tensor, task: Tensor) -> Tensor:
+        """What the policy's trunk is given for observations `[*, observation_dim]`."""
+        return self._normalised(observation)
 
     def observe(self, td: TensorDict) -> None:
         """Let the observation normaliser see a collected step."""
@@ -128,8 +136,20 @@ class SAC(Algorithm):
             self.normalizer.observe(td["observation"], td["next", "valid"])
 
     def update(self, batch: TensorDict) -> Metrics:
-        """One step of temperatures, policy, critics and targets."""
+        """One step of temperatures, policy, critics and targets, on `[tasks, rows]` or `[rows]`."""
         return self._step(batch)
+
+    def end_phase(self, context: TensorDict | None) -> Metrics:
+        """Tell the networks, some of which change by themselves: k-winners' boosting decays.
+
+        What such networks keep besides parameters, the targets take over.
+        """
+        for network in (self.actor, self.critic):
+            if hasattr(network, "end_iteration"):
+                network.end_iteration()
+        for target, online in zip(self.target.buffers(), self.critic.buffers(), strict=True):
+            target.copy_(online)
+        return {}
 
     def _step(
         self,
@@ -175,6 +195,10 @@ class SAC(Algorithm):
     @functools.cached_property
     def _functions(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """`_sample` and `_losses`, compiled if asked for."""
+        return self._compile(self._sample), self._compile(self._losses)
+
+    def _compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, compiled if asked for; called once for each part of an update."""
         device = self.log_alpha.device
         if self.precision != "fp32" and not bfloat16_is_native(device):
             warnings.warn(
@@ -182,11 +206,7 @@ class SAC(Algorithm):
                 "arithmetic of its own: it gains nothing here",
                 stacklevel=2,
             )
-        if not self.compiled:
-            return self._sample, self._losses
-        return torch.compile(self._sample, dynamic=False), torch.compile(
-            self._losses, dynamic=False
-        )
+        return torch.compile(function, dynamic=False) if self.compiled else function
 
     def __getstate__(self) -> dict[str, Any]:
         """Without `_functions`: compiled ones in a copy would go on training the original."""
@@ -195,7 +215,7 @@ class SAC(Algorithm):
     def _sample(self, observation: Tensor, task: Tensor, extra: Extra) -> TensorDict:
         """An action for each step, with what the losses need to know of it."""
         with self._autocast():
-            policy: TensorDict = self.actor(_view(observation, task), **extra)
+            policy: TensorDict = self.actor(network_view(observation, task), **extra)
         return policy
 
     def _losses(
@@ -213,30 +233,52 @@ class SAC(Algorithm):
         The policy's loss sees the critics' parameters without gradient, and the critics' loss no
         policy, so that one backward pass serves both.
         """
+        critic_loss, q = self._critic_loss(now, then, then, batch, alpha, actor_extra, critic_extra)
+        return self._actor_loss(policy, now, batch["task_id"], alpha, critic_extra), critic_loss, q
+
+    def _critic_loss(
+        self,
+        now: Tensor,
+        then: Tensor,
+        then_target: Tensor,
+        batch: TensorDict,
+        alpha: Tensor,
+        actor_extra: Extra,
+        critic_extra: Extra,
+    ) -> tuple[Tensor, Tensor]:
+        """The sum of the L_Qk, and `Q(s, a)` `[*, critics]`; targets see `then_target`."""
         task, alpha = batch["task_id"], alpha[batch["task_id"]]
         reward, terminated = (batch["next", k].squeeze(-1) for k in ("reward", "terminated"))
-        log_prob, weight = policy["action_log_prob"], self._weights()[task]
-        fixed_extra = _detached(critic_extra)
         with self._autocast():
             with torch.no_grad():
-                after = self.actor(_view(then, task), **_detached(actor_extra))
-                value = _q(self.target, then, task, after["action"], fixed_extra).amin(-1)
+                after = self.actor(network_view(then, task), **_detached(actor_extra))
+                extra = _detached(critic_extra)
+                value = _q(self.target, then_target, task, after["action"], extra).amin(-1)
                 soft = value - alpha * after["action_log_prob"]
                 y = reward + self.discount * (~terminated) * soft
             q = _q(self.critic, now, task, batch["action"], critic_extra)
-            fixed = {name: p.detach() for name, p in self.critic.named_parameters()}
+        weight = self._weights()[task].unsqueeze(-1)
+        losses = (weight * (q - y.unsqueeze(-1)).square()).flatten(0, -2)
+        return losses.mean(0).sum(), q
 
-            def fixed_critic(view: TensorDict, **extra: Any) -> TensorDict:
-                td: TensorDict = functional_call(self.critic, fixed, (view,), extra)
-                return td
+    def _actor_loss(
+        self, policy: TensorDict, now: Tensor, task: Tensor, alpha: Tensor, critic_extra: Extra
+    ) -> Tensor:
+        """L_pi of the sampled `policy`; the critics see `now` and stand still."""
+        alpha, weight = alpha[task], self._weights()[task]
+        fixed = {name: p.detach() for name, p in self.critic.named_parameters()}
 
-            q_policy = _q(fixed_critic, now, task, policy["action"], fixed_extra).amin(-1)
-        critic_losses = (weight.unsqueeze(-1) * (q - y.unsqueeze(-1)).square()).flatten(0, -2)
-        actor_loss = (weight * (alpha * log_prob - q_policy)).mean()
+        def fixed_critic(view: TensorDict, **extra: Any) -> TensorDict:
+            td: TensorDict = functional_call(self.critic, fixed, (view,), extra)
+            return td
+
+        with self._autocast():
+            q = _q(fixed_critic, now, task, policy["action"], _detached(critic_extra)).amin(-1)
+        loss: Tensor = (weight * (alpha * policy["action_log_prob"] - q)).mean()
         if self.scale_penalty or self.loc_penalty:
-            actor_loss = actor_loss + self.scale_penalty * 2.0 * policy["scale"].log().mean()
-            actor_loss = actor_loss + self.loc_penalty * policy["loc"].square().mean()
-        return actor_loss, critic_losses.mean(0).sum(), q
+            loss = loss + self.scale_penalty * 2.0 * policy["scale"].log().mean()
+            loss = loss + self.loc_penalty * policy["loc"].square().mean()
+        return loss
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(
@@ -295,7 +337,7 @@ class SAC(Algorithm):
             group.load_state_dict(state["groups"][name])
 
 
-def _view(observation: Tensor, task: Tensor) -> TensorDict:
+def network_view(observation: Tensor, task: Tensor) -> TensorDict:
     """What the networks see of a step."""
     return TensorDict({"observation": observation, "task_id": task}, task.shape)
 
@@ -304,7 +346,7 @@ def _q(
     critic: Callable[..., TensorDict], now: Tensor, task: Tensor, action: Tensor, extra: Extra
 ) -> Tensor:
     """State-action values `[*, critics]`."""
-    view = _view(now, task)
+    view = network_view(now, task)
     view["action"] = action
     value: Tensor = critic(view, **extra)["state_action_value"]
     return value

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from networks.distributions import SquashedGaussian
 from networks.masked import maskable, write_masks_
+from networks.rhythm import end_iteration
 from networks.sizes import check_sizes
 
 
@@ -16,7 +17,8 @@ from networks.sizes import check_sizes
 class Actor(nn.Module):
     """The tanh-Gaussian policy of SAC over any trunk.
 
-    The trunk returns 2 * action_dim numbers: first the mean, then log sigma, which is clamped hard.
+    The trunk returns 2 * action_dim numbers: first the mean, then s. log sigma is s clamped hard,
+    or, as in MTRL, log sigma = min + (max - min) (tanh s + 1) / 2.
     """
 
     def __init__(
@@ -28,6 +30,8 @@ class Actor(nn.Module):
         trunk: Callable[[int, int, int], nn.Module] = gin.REQUIRED,
         log_std_min: float = -20.0,
         log_std_max: float = 2.0,
+        log_std_bound: str = "clamp",
+        log_std_offset: float = 0.0,
     ) -> None:
         """Build the trunk as trunk(observation_dim, 2 * action_dim, num_tasks).
 
@@ -36,11 +40,13 @@ class Actor(nn.Module):
             action_dim: width of "action".
             num_tasks: number of tasks.
             trunk: factory of the network.
-            log_std_min: lower clamp of log sigma.
-            log_std_max: upper clamp of log sigma.
+            log_std_min: lower bound of log sigma.
+            log_std_max: upper bound of log sigma.
+            log_std_bound: `clamp` or `tanh`.
+            log_std_offset: added to s, as a bias that starts there does (garage: 1.0).
 
         Raises:
-            ValueError: if a size is below 1 or the clamp is empty.
+            ValueError: if a size is below 1, the bounds are empty or `log_std_bound` is unknown.
         """
         super().__init__()
         check_sizes(observation_dim=observation_dim, action_dim=action_dim, num_tasks=num_tasks)
@@ -48,14 +54,24 @@ class Actor(nn.Module):
             raise ValueError(
                 f"log_std_min must be below log_std_max, got {log_std_min} and {log_std_max}"
             )
+        if log_std_bound not in ("clamp", "tanh"):
+            raise ValueError(f"log_std_bound must be 'clamp' or 'tanh', got {log_std_bound!r}")
+        self.log_std_bound, self.log_std_offset = log_std_bound, log_std_offset
         self.log_std_min = log_std_min
         self.log_std_max = log_std_max
         self.trunk = trunk(observation_dim, 2 * action_dim, num_tasks)
 
     def distribution(self, observation: Tensor, task: Tensor, **extra: Any) -> SquashedGaussian:
         """Return the policy at observation [*, observation_dim] and task [*]."""
-        loc, log_std = self.trunk(observation, task, **extra).chunk(2, -1)
-        return SquashedGaussian(loc, log_std.clamp(self.log_std_min, self.log_std_max).exp())
+        loc, s = self.trunk(observation, task, **extra).chunk(2, -1)
+        if self.log_std_offset:
+            s = s + self.log_std_offset
+        low, high = self.log_std_min, self.log_std_max
+        if self.log_std_bound == "tanh":
+            log_std = low + 0.5 * (high - low) * (s.tanh() + 1.0)
+        else:
+            log_std = s.clamp(low, high)
+        return SquashedGaussian(loc, log_std.exp())
 
     def forward(self, td: TensorDictBase, explore: bool = True, **extra: Any) -> TensorDictBase:
         """Write "loc", "scale" [*, action_dim] and "action" into td, and return it.
@@ -71,6 +87,10 @@ class Actor(nn.Module):
         else:
             td["action"] = policy.mode
         return td
+
+    def end_iteration(self) -> None:
+        """Tell the trunk that an iteration of updates is over."""
+        end_iteration(self.trunk)
 
     @property
     def mask_shapes(self) -> tuple[tuple[int, ...], ...]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from networks.masked import maskable, write_masks_
+from networks.rhythm import end_iteration
 from networks.sizes import check_sizes
 
 
@@ -86,6 +87,10 @@ class Critic(nn.Module):
 
         values: Tensor = vmap(one, out_dims=-1)(parameters, buffers, extra)
         return values
+
+    def end_iteration(self) -> None:
+        """Tell the trunk that an iteration of updates is over."""
+        end_iteration(self.trunk)
 
     @property
     def mask_shapes(self) -> tuple[tuple[int, ...], ...]:

@@ -143,6 +143,14 @@ class MaskedMLP(MLP):
             ValueError: if x has more dimensions, or a grouped x has not num_tasks groups, or the
                 number of masks is not that of the masked layers.
         """
+        return self._layers(x, task, masks)[-1]
+
+    def hidden_activations(self, x: Tensor, task: Tensor) -> list[Tensor]:
+        """Return the activations of every hidden layer under the committed masks."""
+        return self._layers(x, task, None)[:-1]
+
+    def _layers(self, x: Tensor, task: Tensor, masks: Sequence[Tensor] | None) -> list[Tensor]:
+        """The output of every layer, as `forward` describes it."""
         if masks is not None and len(masks) != len(self._mask_shapes):
             raise ValueError(f"masks must be {len(self._mask_shapes)} tensors, got {len(masks)}")
         stack = self.stack_dims
@@ -156,8 +164,8 @@ class MaskedMLP(MLP):
         lead = x.shape[:-1]
         x = x.reshape(*lead[:stack], -1, 1, x.shape[-1])
         task = task[(0,) * stack].reshape(-1)  # the same rows for every network of a stack
-        y = self._grouped(x, masks, None if self._in_task_order(task) else task)
-        return y.reshape(*lead, self.out_features)
+        outputs = self._grouped(x, masks, None if self._in_task_order(task) else task)
+        return [y.reshape(*lead, y.shape[-1]) for y in outputs]
 
     def _in_task_order(self, task: Tensor) -> bool:
         """Spare the gather when row t is task t; asked only where the answer costs no wait."""
@@ -165,7 +173,9 @@ class MaskedMLP(MLP):
             return False
         return task.device.type == "cpu" and torch.equal(task, torch.arange(self.num_tasks))
 
-    def _grouped(self, x: Tensor, masks: Sequence[Tensor] | None, task: Tensor | None) -> Tensor:
+    def _grouped(
+        self, x: Tensor, masks: Sequence[Tensor] | None, task: Tensor | None
+    ) -> list[Tensor]:
         """Map x [*stack, groups, rows, in]; group g uses mask g, or task[g] where task is given."""
         stack = self.stack_dims
 
@@ -180,6 +190,7 @@ class MaskedMLP(MLP):
         elif masks is None:
             masks = self._default_masks()
         count = len(self._mask_shapes)
+        outputs = []
         for index, layer in enumerate(layers):
             weight: Tensor = layer.weight
             bias: Tensor = layer.bias
@@ -195,7 +206,8 @@ class MaskedMLP(MLP):
             if neuron and index < count:
                 assert masks is not None
                 x = x * own(masks[index]).unsqueeze(-2)
-        return x
+            outputs.append(x)
+        return outputs
 
     def _default_masks(self) -> list[Tensor]:
         """The committed masks as floats, which multiply faster than bool."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from networks.affine import affine, head
 from networks.sizes import check_sizes
 
-INITS = ("soft_module", "fan_in")
+INITS = ("soft_module", "fan_in", "xavier", "torch")
 
 
 def init_hidden_(layer: nn.Linear, init: str = "soft_module") -> None:
@@ -39,11 +39,37 @@ def init_last_(layer: nn.Linear) -> None:
     nn.init.uniform_(layer.bias, -0.003, 0.003)
 
 
+def init_layers_(layers: Sequence[nn.Linear], init: str = "soft_module") -> None:
+    """Fill the layers of a perceptron, the output layer last.
+
+    Args:
+        layers: input side first.
+        init: `soft_module` or `fan_in`, see `init_hidden_`, with a small output layer; `xavier`,
+            Glorot's uniform weights and zero biases everywhere, as in MTRL and garage; `torch`
+            leaves every layer as `nn.Linear` makes it.
+
+    Raises:
+        ValueError: if `init` is unknown.
+    """
+    if init not in INITS:
+        raise ValueError(f"init must be one of {INITS}, got {init!r}")
+    for index, layer in enumerate(layers):
+        if init == "xavier":
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        elif init != "torch" and index + 1 == len(layers):
+            init_last_(layer)
+        elif init != "torch":
+            init_hidden_(layer, init)
+
+
 @gin.configurable
 class MLP(nn.Module):
     """A multilayer perceptron that all tasks share, with the task one-hot as its last inputs.
 
     y = W_L relu(... relu(W_0 [x, onehot(task)] + c_0) ...) + c_L
+
+    Without the one-hot it cannot tell tasks apart, as in the MT-SAC of MTRL.
 
     A trunk whose weights and buffers were given a leading dimension is that many networks, and
     takes and returns that leading dimension (`Critic` makes such stacks; `stackable` says so).
@@ -59,6 +85,7 @@ class MLP(nn.Module):
         *,
         hidden: Sequence[int] = (400, 400, 400),
         init: str = "soft_module",
+        one_hot: bool = True,
     ) -> None:
         """Build and initialise the layers.
 
@@ -67,7 +94,8 @@ class MLP(nn.Module):
             out_features: width of the output.
             num_tasks: number of tasks, the width of the one-hot.
             hidden: widths of the hidden layers, each followed by a ReLU.
-            init: `soft_module` or `fan_in`, see `init_hidden_`.
+            init: `soft_module`, `fan_in`, `xavier` or `torch`, see `init_layers_`.
+            one_hot: whether the task one-hot is appended to the input.
 
         Raises:
             ValueError: if a width is below 1, `hidden` is empty or `init` is unknown.
@@ -77,16 +105,13 @@ class MLP(nn.Module):
         check_sizes(in_features=in_features, out_features=out_features, num_tasks=num_tasks)
         if not hidden or min(hidden) < 1:
             raise ValueError(f"hidden must hold at least one width, each at least 1, got {hidden}")
-        if init not in INITS:
-            raise ValueError(f"init must be one of {INITS}, got {init!r}")
         self.in_features = in_features
         self.out_features = out_features
         self.num_tasks = num_tasks
-        sizes = (in_features + num_tasks, *hidden, out_features)
+        self.one_hot = one_hot
+        sizes = (in_features + (num_tasks if one_hot else 0), *hidden, out_features)
         layers = [nn.Linear(wide, tall) for wide, tall in zip(sizes[:-1], sizes[1:], strict=True)]
-        for layer in layers[:-1]:
-            init_hidden_(layer, init)
-        init_last_(layers[-1])
+        init_layers_(layers, init)
         self.layers = nn.ModuleList(layers)
 
     @property
@@ -100,16 +125,22 @@ class MLP(nn.Module):
 
     def join(self, x: Tensor, task: Tensor) -> Tensor:
         """Append the task one-hot: x [*, in_features], task [*] -> [*, in_features + num_tasks]."""
+        if not self.one_hot:
+            return x
         identities = torch.arange(self.num_tasks, device=x.device)
         one_hot = (task.unsqueeze(-1) == identities).to(x.dtype)
         return torch.cat((x, one_hot), -1)
 
+    def hidden_activations(self, x: Tensor, task: Tensor) -> list[Tensor]:
+        """Return the activations of every hidden layer, [*, hidden[l]]."""
+        seen = [self.join(x, task)]
+        for layer in self.linears()[:-1]:
+            seen.append(affine(seen[-1], layer.weight, layer.bias, relu=True))
+        return seen[1:]
+
     def features(self, x: Tensor, task: Tensor) -> Tensor:
         """Return the last hidden activations, [*, hidden[-1]]."""
-        x = self.join(x, task)
-        for layer in self.linears()[:-1]:
-            x = affine(x, layer.weight, layer.bias, relu=True)
-        return x
+        return self.hidden_activations(x, task)[-1]
 
     def forward(self, x: Tensor, task: Tensor) -> Tensor:
         """Map x [*, in_features] and task ids [*] int64 to [*, out_features]."""

@@ -224,3 +224,36 @@ def test_bad_arguments_are_named(dims, parts, option) -> None:
     """The message names the argument."""
     with pytest.raises(ValueError, match=f"SAC.{next(iter(option))}"):
         _learner(dims, parts, **option)
+
+
+class Rhythmic(torch.nn.Module):
+    """Critics with a buffer that changes once per iteration."""
+
+    num_critics = 2
+
+    def __init__(self, observation_dim: int, action_dim: int, num_tasks: int) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(2, observation_dim + action_dim))
+        self.register_buffer("strength", torch.ones(2))
+
+    def forward(self, td: TensorDict) -> TensorDict:
+        x = torch.cat((td["observation"], td["action"]), -1)
+        td["state_action_value"] = x @ self.weight.T * self.strength
+        return td
+
+    def end_iteration(self) -> None:
+        self.strength.mul_(0.5)
+
+
+def test_networks_hear_of_the_end_of_an_iteration(dims, parts, batch) -> None:
+    """Once each; the targets take over what changed, but no parameter."""
+    learner = _learner(dims, {**parts, "critic": Rhythmic})
+    learner.begin_phase(None)
+    learner.update(batch)
+    target = learner.target.weight.clone()
+    assert torch.equal(learner.critic.strength, torch.ones(2))
+    assert learner.end_phase(None) == {}
+    assert torch.equal(learner.critic.strength, torch.full((2,), 0.5))
+    assert torch.equal(learner.target.strength, torch.full((2,), 0.5))
+    assert torch.equal(learner.target.weight, target)
+    assert not torch.equal(learner.critic.weight, target)

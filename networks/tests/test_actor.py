@@ -112,3 +112,30 @@ def test_errors():
         Actor(0, 2, 3, trunk=small(MLP))
     with pytest.raises(ValueError, match="log_std_min"):
         Actor(4, 2, 3, trunk=small(MLP), log_std_min=3.0)
+
+
+@pytest.mark.parametrize("bound", ["clamp", "tanh"])
+def test_bounds_of_log_sigma(bound):
+    class Constant(torch.nn.Module):
+        def forward(self, x, task):
+            return torch.tensor([0.5, -30.0, 0.0, 0.5]).expand(*x.shape[:-1], 4)
+
+    made = Actor(4, 2, 3, trunk=lambda *sizes: Constant(), log_std_bound=bound, log_std_offset=1.0)
+    made_log_std = made(batch())["scale"].log()[0, 0]
+    s = torch.tensor([1.0, 1.5])
+    expected = s if bound == "clamp" else -20.0 + 11.0 * (s.tanh() + 1.0)
+    torch.testing.assert_close(made_log_std, expected)
+
+    class Same(torch.nn.Module):
+        def forward(self, x, task):
+            return x
+
+    low = Actor(4, 1, 3, trunk=lambda *sizes: Same(), log_std_bound=bound)
+    for value, limit in ((-1e3, -20.0), (1e3, 2.0)):
+        scale = low.distribution(torch.tensor([[0.0, value]]), torch.zeros(1).long()).scale
+        torch.testing.assert_close(scale.log(), torch.tensor([[limit]]))
+
+
+def test_unknown_bound():
+    with pytest.raises(ValueError, match="log_std_bound"):
+        Actor(4, 2, 3, trunk=small(MLP), log_std_bound="softplus")

@@ -47,6 +47,34 @@ def test_value_by_hand_and_grouping():
     torch.testing.assert_close(network(x.view(2, 1, 1), task.view(2, 1)), expected.view(2, 1, 1))
 
 
+def test_without_the_one_hot_tasks_are_alike():
+    network = MLP(3, 2, 5, hidden=(7,), one_hot=False)
+    assert sum(p.numel() for p in network.parameters()) == 3 * 7 + 7 + 7 * 2 + 2
+    x = torch.randn(4, 3)
+    assert torch.equal(network(x, torch.zeros(4).long()), network(x, torch.arange(4)))
+
+
+def test_counts_of_the_blind_mt_sac_of_mtrl():
+    sizes = [(39, 8)] + [(43, 1)] * 4  # the policy, and two critics with their targets
+    made = [MLP(i, o, 10, hidden=(400, 400, 400), one_hot=False, init="xavier") for i, o in sizes]
+    temperatures = 10
+    count = sum(p.numel() for network in made for p in network.parameters())
+    assert count + temperatures == 1_695_222
+
+
+def test_initialisers_of_whole_networks():
+    torch.manual_seed(0)
+    xavier = MLP(30, 20, 2, hidden=(50,), init="xavier", one_hot=False)
+    for layer in xavier.linears():
+        bound = math.sqrt(6 / sum(layer.weight.shape))
+        assert 0.9 * bound < layer.weight.abs().max() <= bound and not layer.bias.any()
+    plain = MLP(30, 20, 2, hidden=(50,), init="torch", one_hot=False)
+    for layer in plain.linears():
+        bound = 1 / math.sqrt(layer.in_features)
+        assert 0.9 * bound < layer.weight.abs().max() <= bound
+        assert 0.8 * bound < layer.bias.abs().max() <= bound
+
+
 def test_gradients_reach_every_parameter():
     network = MLP(3, 2, 2, hidden=(16, 16))
     network(torch.randn(2, 8, 3), torch.arange(2)[:, None].expand(2, 8)).square().sum().backward()
@@ -62,7 +90,7 @@ def test_gradients_reach_every_parameter():
         ("num_tasks", (1, 1, 0), {}),
         ("hidden", (1, 1, 1), {"hidden": ()}),
         ("hidden", (1, 1, 1), {"hidden": (4, 0)}),
-        ("init", (1, 1, 1), {"init": "xavier"}),
+        ("init", (1, 1, 1), {"init": "zeros"}),
     ],
 )
 def test_errors_name_the_argument(name, arguments, options):
