@@ -1,7 +1,9 @@
 """Replay in equal, independent shares per task, after the replay of MUST and T3S.
 
 Soft Modularization (Yang et al. 2020) draws one set of time indices and uses it for all tasks;
-here, as in MUST and T3S, every task has its own ring and its own uniform indices.
+here, as in MUST and T3S, every task has its own ring and its own uniform indices. The MTRL family
+(Sodhani et al. 2021) keeps one buffer for all tasks, and a batch has as many rows of a task as
+chance gives it: that is `stratified=False`.
 """
 
 from typing import Any
@@ -14,11 +16,15 @@ from torch import Tensor
 
 @gin.configurable
 class TaskReplay:
-    """One ring of transitions per task; a batch holds the same number of rows of each.
+    """One ring of transitions per task; a batch has equally many rows of each, or mixes them all.
 
     A transition is one packed float32 row: observation, action, reward, terminated, next
     observation. Writing is one indexed copy and drawing one indexed read for all tasks together.
-    The task is not stored: row t of a batch is task t.
+    The task is not stored: it is known from the ring.
+
+    Not stratified, each row of a batch is a uniform draw from all that is stored, and the rows of a
+    task are multinomial in number. The rings stay: where every task stores at every step, they hold
+    what one ring of all tasks would hold.
 
     The next observation lies in the row although it is mostly the observation of the row after. To
     share the two takes a table of row numbers, since the last observation of an episode needs a row
@@ -36,6 +42,7 @@ class TaskReplay:
         *,
         capacity: int = 1_000_000,
         batch_size: int = 1280,
+        stratified: bool = True,
         device: torch.device | str = "cpu",
         seed: int | None = None,
     ) -> None:
@@ -46,13 +53,15 @@ class TaskReplay:
             action_dim: numbers in an action.
             num_tasks: tasks, each with a ring of `capacity // num_tasks` transitions.
             capacity: transitions in all.
-            batch_size: transitions drawn by `sample`, a multiple of `num_tasks`.
+            batch_size: transitions drawn by `sample`; if stratified, a multiple of `num_tasks`.
+            stratified: draw the same number of rows of each task, `[tasks, rows]`; else draw from
+                all tasks together, `[batch_size]`.
             device: where the rows lie and the indices are drawn.
             seed: of the index draws; None takes torch's seed without drawing from its generator.
 
         Raises:
-            ValueError: a size is not positive, the batch does not divide by the tasks, or the rings
-                cannot hold one batch.
+            ValueError: a size is not positive, a stratified batch does not divide by the tasks, or
+                the rings cannot hold one batch, or one row of each task.
         """
         sizes = {
             "observation_dim": observation_dim,
@@ -63,19 +72,20 @@ class TaskReplay:
         for name, size in sizes.items():
             if size < 1:
                 raise ValueError(f"TaskReplay.{name} is {size}; give a positive number")
-        if batch_size % num_tasks:
+        if stratified and batch_size % num_tasks:
             fit = max(1, round(batch_size / num_tasks)) * num_tasks
             raise ValueError(
                 f"TaskReplay.batch_size is {batch_size}, not a multiple of the {num_tasks} tasks; "
                 f"set it to {fit}"
             )
-        if capacity < batch_size:
+        least = max(batch_size, num_tasks)
+        if capacity < least:
             raise ValueError(
-                f"TaskReplay.capacity is {capacity}, less than one batch of {batch_size}; "
-                f"set it to {batch_size} or more"
+                f"TaskReplay.capacity is {capacity}, less than one batch of {batch_size} or one "
+                f"row of each of {num_tasks} tasks; set it to {least} or more"
             )
         self.observation_dim, self.action_dim = observation_dim, action_dim
-        self.num_tasks, self.batch_size = num_tasks, batch_size
+        self.num_tasks, self.batch_size, self.stratified = num_tasks, batch_size, stratified
         self.capacity_per_task = capacity // num_tasks
         self.device = torch.device(device)
         self._split = (observation_dim, action_dim, 1, 1, observation_dim)
@@ -84,7 +94,9 @@ class TaskReplay:
         self._block = torch.empty(rows, sum(self._split), device=self.device)
         task = torch.arange(num_tasks, device=self.device)
         self._first = (task * self.capacity_per_task).unsqueeze(1)
-        self._task_id = task.unsqueeze(1).repeat(1, batch_size // num_tasks)
+        rows_each = batch_size // num_tasks
+        self._shape = (num_tasks, rows_each) if stratified else (batch_size,)
+        self._task_id = task.unsqueeze(1).repeat(1, rows_each)
         # Transitions of each task since the start, [tasks, 1]: modulo the capacity, its cursor.
         self._stored = torch.zeros(num_tasks, 1, dtype=torch.int64, device=self.device)
         self._checked = self._ready = False
@@ -142,29 +154,19 @@ class TaskReplay:
 
     @torch.no_grad()
     def sample(self) -> TensorDict:
-        """Draw `batch_size // num_tasks` transitions of each task, uniformly and with replacement.
+        """Draw `batch_size` transitions, uniformly and with replacement, see `stratified`.
 
         Returns:
-            Batch size `[tasks, rows]`: "observation", "task_id", "action" and ("next",
-            "observation" | "reward" | "terminated"), fresh memory. Row t holds task t.
+            Batch size `[tasks, rows]` with task t in row t, or `[batch_size]`: "observation",
+            "task_id", "action" and ("next", "observation" | "reward" | "terminated"), fresh memory.
 
         Raises:
-            RuntimeError: some task has no transition yet.
+            RuntimeError: some task has no transition yet; if not stratified, none has.
         """
         if not self._ready:
-            empty = (self._stored == 0).squeeze(1).nonzero().flatten().tolist()
-            if empty:
-                raise RuntimeError(
-                    f"TaskReplay.sample: no transition of task {empty} is stored yet; "
-                    "collect warm-up steps in every task first"
-                )
-            self._ready = True
-        shape = self._task_id.shape
-        count = self._stored.clamp(max=self.capacity_per_task)
-        uniform = torch.rand(
-            shape, dtype=torch.float64, device=self.device, generator=self._generator
-        )
-        at = (uniform * count).long() + self._first  # 53 random bits below 1: never count itself
+            self._check_stored()
+        at, task_id = self._draw()
+        shape = at.shape
         batch = self._block.index_select(0, at.flatten()).view(*shape, -1)
         observation, action, reward, terminated, following = batch.split_with_sizes(self._split, -1)
         after = TensorDict(
@@ -172,12 +174,7 @@ class TaskReplay:
             batch_size=shape,
         )
         return TensorDict(
-            {
-                "observation": observation,
-                "task_id": self._task_id.clone(),
-                "action": action,
-                "next": after,
-            },
+            {"observation": observation, "task_id": task_id, "action": action, "next": after},
             batch_size=shape,
         )
 
@@ -209,6 +206,20 @@ class TaskReplay:
         self._generator.set_state(state["generator"].cpu())
         self._ready = False
 
+    def _draw(self) -> tuple[Tensor, Tensor]:
+        """Numbers and tasks of the rows of a batch; nothing waits for the device."""
+        count = self._stored.clamp(max=self.capacity_per_task)
+        uniform = torch.rand(
+            self._shape, dtype=torch.float64, device=self.device, generator=self._generator
+        )  # 53 random bits below 1: a count times that is never the count itself
+        if self.stratified:
+            return (uniform * count).long() + self._first, self._task_id.clone()
+        count = count.squeeze(1)
+        end = count.cumsum(0)  # of each task's transitions, all of them numbered in order of tasks
+        number = (uniform * end[-1]).long()
+        task_id = torch.searchsorted(end, number, right=True)
+        return number + (self._first.squeeze(1) + count - end)[task_id], task_id
+
     @property
     def _unused(self) -> int:
         return len(self._block) - 1
@@ -218,6 +229,15 @@ class TaskReplay:
 
     def _sizes(self) -> tuple[int, int, int, int]:
         return self.observation_dim, self.action_dim, self.num_tasks, self.capacity_per_task
+
+    def _check_stored(self) -> None:
+        empty = (self._stored == 0).squeeze(1).nonzero().flatten().tolist()
+        if empty and (self.stratified or len(empty) == self.num_tasks):
+            raise RuntimeError(
+                f"TaskReplay.sample: no transition of task {empty} is stored yet; "
+                "collect warm-up steps in every task first"
+            )
+        self._ready = True
 
     def _check(self, td: TensorDictBase) -> None:
         if td.batch_size != (self.num_tasks,):

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import gin
+import numpy as np
 from metaworld import env_dict
 
 from envs.episodes import Build, Seed, Task
@@ -43,10 +44,14 @@ class MetaWorldSuite(Suite):
         task: the task of MT1 or ML1, for example "reach-v3".
         reward_version: "v1" or "v2".
         horizon: steps per episode, at most 500.
-        num_goals: 50, one of which is drawn at each reset, or 1: the first of the 50, always.
+        num_goals: 50, one of which is drawn at each reset, or 1, always the same: the first of the
+            50, or the one that `goal_draw` draws.
         goal_seed: seed the goals are drawn with. They are those of `metaworld.MT10(seed=goal_seed)`
             and so on. For a list each task has those of `metaworld.MT1(name, seed=goal_seed)`,
             whatever else is in the list.
+        goal_draw: with `num_goals` 1, the seed that draws each task's one goal among its 50, in
+            training and evaluation alike; None for the first of them. A task's draw depends on its
+            name and this seed alone.
         seeding: "own" gives each environment its own random stream of goals; "upstream" seeds them
             all alike, as `gymnasium.make_vec("Meta-World/MT10", seed=...)` does, so that all tasks
             draw the same goal numbers.
@@ -68,6 +73,7 @@ class MetaWorldSuite(Suite):
         horizon: int = 500,
         num_goals: int = 50,
         goal_seed: int = 42,
+        goal_draw: int | None = None,
         seeding: str = "own",
         accelerated: bool = True,
         workers: int | None = None,
@@ -81,8 +87,12 @@ class MetaWorldSuite(Suite):
         _among("seeding", seeding, ("own", "upstream"))
         _whole("horizon", horizon, 1, 500)
         _whole("goal_seed", goal_seed, 0, 2**32 - 1)
+        if goal_draw is not None:
+            _whole("goal_draw", goal_draw, 0, 2**32 - 1)
+            if num_goals != 1:
+                raise ValueError(f"goal_draw goes with num_goals 1, not with {num_goals}")
         self._reward_version, self._horizon, self._num_goals = reward_version, horizon, num_goals
-        self._goal_seed, self._seeding = goal_seed, seeding
+        self._goal_seed, self._goal_draw, self._seeding = goal_seed, goal_draw, seeding
         self._accelerated = accelerated
         self._goals: dict[str, Goals] | None = None
 
@@ -102,7 +112,7 @@ class MetaWorldSuite(Suite):
     @property
     def spec(self) -> Spec:
         """39 numbers to see, 4 to choose."""
-        return Spec(39, 4, len(self._train), self._horizon)
+        return Spec(39, 4, len(self._train), self._horizon, self._train)
 
     def tasks(self, split: str = "train") -> tuple[Task, ...]:
         """The tasks of "train" or "test"; MT benchmarks have no test tasks.
@@ -112,11 +122,18 @@ class MetaWorldSuite(Suite):
         _among("split", split, ("train", "test"))
         ids = {name: i for i, name in enumerate(dict.fromkeys(self._train + self._test))}
         names = self._train if split == "train" else self._test
-        goals = tuple(range(self._num_goals))
-        return tuple(Task(name, ids[name], split, goals) for name in names)
+        return tuple(Task(name, ids[name], split, self._numbers(name)) for name in names)
+
+    def _numbers(self, name: str) -> tuple[int, ...]:
+        """Which of the 50 goals a task has."""
+        if self._goal_draw is None:
+            return tuple(range(self._num_goals))
+        stream = np.random.SeedSequence(self._goal_draw, spawn_key=(ALL_TASKS.index(name),))
+        return (int(stream.generate_state(1, np.uint64)[0]) % GOALS_DRAWN,)
 
     def protocol(self) -> dict[str, Any]:
         """What decides a score besides the agent."""
+        fixed = self._num_goals == 1
         return {
             "suite": "Meta-World v3",
             "benchmark": self.name,
@@ -126,6 +143,8 @@ class MetaWorldSuite(Suite):
             "horizon": self._horizon,
             "goals_per_task": self._num_goals,
             "goal_seed": self._goal_seed,
+            "goal_draw": self._goal_draw,
+            "fixed_goals": [self._numbers(name)[0] for name in self._train] if fixed else None,
             "goal_hidden": self.goal_hidden,
             "seeding": self._seeding,
             "success": "at any step of the episode",

@@ -52,6 +52,7 @@ class PointMassSuite(Suite):
                     f"{argument} must be a whole number of at least {low}, got {value!r}"
                 )
         self._num_tasks, self._horizon = num_tasks, horizon
+        self._names = tuple(f"turn-{i}" for i in range(num_tasks))
         self._num_goals, self._goal_seed = num_goals, goal_seed
 
     @property
@@ -62,21 +63,21 @@ class PointMassSuite(Suite):
     @property
     def spec(self) -> Spec:
         """6 numbers to see (position, velocity, goal), 2 to choose."""
-        return Spec(6, 2, self._num_tasks, self._horizon)
+        return Spec(6, 2, self._num_tasks, self._horizon, self._names)
 
     def tasks(self, split: str = "train") -> tuple[Task, ...]:
         """The rotations, named "turn-0", "turn-1", ...; "test" has other starts and goals."""
         if split not in ("train", "test"):
             raise ValueError(f"split must be 'train' or 'test', got {split!r}")
         goals = tuple(range(self._num_goals))
-        return tuple(Task(f"turn-{i}", i, split, goals) for i in range(self._num_tasks))
+        return tuple(Task(name, i, split, goals) for i, name in enumerate(self._names))
 
     def protocol(self) -> dict[str, Any]:
         """What decides a score besides the agent."""
         return {
             "suite": "point mass",
             "benchmark": self.name,
-            "tasks": [task.name for task in self.tasks()],
+            "tasks": list(self._names),
             "horizon": self._horizon,
             "goals_per_task": self._num_goals,
             "goal_seed": self._goal_seed,

@@ -25,12 +25,24 @@ class Spec:
         action_dim: width of an action.
         num_tasks: number of training tasks.
         horizon: steps after which an episode is cut.
+        task_names: of the training tasks, by id; empty where the suite does not name them.
+
+    Raises:
+        ValueError: names that are not one for each task.
     """
 
     observation_dim: int
     action_dim: int
     num_tasks: int
     horizon: int
+    task_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the names."""
+        if self.task_names and len(set(self.task_names)) != self.num_tasks:
+            raise ValueError(
+                f"task_names must be {self.num_tasks} different names, got {self.task_names}"
+            )
 
 
 class Suite(ABC):

@@ -39,6 +39,8 @@ class Collector:
         names: the tasks' names, for the tags.
         action_dim: numbers in an action.
         device: the learner's.
+        scaler: called with reward and valid, `[n, 1]` both, for the reward that learner and sinks
+            see; the statistics of episodes are of the raw one. None: they see that too.
     """
 
     def __init__(
@@ -50,9 +52,11 @@ class Collector:
         names: Sequence[str],
         action_dim: int,
         device: torch.device,
+        scaler: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         self.vector, self.learner, self.sinks = vector, learner, list(sinks)
         self.names, self.action_dim, self.device = list(names), action_dim, device
+        self.scaler = scaler
         # Running episode: return, steps, success. Finished ones: their sums, and how many.
         self._running = np.zeros((3, len(self.names)))
         self._finished = np.zeros((4, len(self.names)))
@@ -69,6 +73,8 @@ class Collector:
             td["action"] = acted["action"].to("cpu")
         td = self.vector.step(td)
         self._count(td)
+        if self.scaler is not None:
+            td["next", "reward"] = self.scaler(td["next", "reward"], td["next", "valid"])
         seen = td if self.device.type == "cpu" else td.to(self.device, non_blocking=True)
         self.learner.observe(seen)
         for sink in self.sinks:

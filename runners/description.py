@@ -53,8 +53,9 @@ def _parts(bound: dict[str, Any], learner: nn.Module, loop: Any) -> Table:
     table.add_row("tasks", "", ", ".join(task.name for task in tasks))
     table.add_row("learner", type(learner).__name__, "")
     ratio = f"{loop.steps_per_iteration} vector steps, {float(loop.ratio):g} updates for each"
-    table.add_row("loop", type(loop).__name__, f"{ratio}; {loop.warmup_steps} to warm up")
-    for name in ("replay", "trajectories"):
+    warmup = f"{loop.warmup_steps} to warm up{', made up for' * loop.catch_up}"
+    table.add_row("loop", type(loop).__name__, f"{ratio}; {warmup}")
+    for name in ("replay", "trajectories", "reward_scaler"):
         if (store := getattr(loop, name, None)) is not None:
             table.add_row(name, type(store).__name__, "")
     for name in ("evaluator", "logger", "checkpointer"):

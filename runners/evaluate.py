@@ -3,8 +3,10 @@
     python -m runners.evaluate runs/must_mt10/seed_1
     python -m runners.evaluate runs/must_mt10/seed_1 --checkpoint=best --seed=7
 
-Suite and learner are built anew from the run's config.gin. Prints a table per task, and writes
-RUN_FOLDER/eval/evaluate_<step>_seed_<seed>.json. Exit codes: 0 done, 2 wrong input, 1 failed.
+Suite and learner are built anew from the run's config.gin, and so is the evaluator: what no flag
+says is as in the run, the policy ("deterministic" or "stochastic") among it. Prints a table per
+task, and writes RUN_FOLDER/eval/evaluate_<step>_seed_<seed>.json. Exit codes: 0 done, 2 wrong
+input, 1 failed.
 """
 
 import importlib
@@ -32,7 +34,7 @@ def define_flags() -> flags.FlagValues:
         flag_values=values,
     )
     flags.DEFINE_integer(
-        "seed", None, "Seed of the evaluation's environments.", lower_bound=0, flag_values=values
+        "seed", None, "Seed of the evaluation (Evaluator.seed).", lower_bound=0, flag_values=values
     )
     flags.DEFINE_string("device", "cpu", "Where the policy runs: cpu or cuda.", flag_values=values)
     return values
@@ -86,7 +88,8 @@ def _print(result: dict[str, Any], path: Path | None) -> None:
     mean = f"{result['success_rate']:.3f}"
     if sys.stdout.isatty():
         table = importlib.import_module("rich.table").Table(
-            *header, title=f"{result['suite']} at step {result['step']:,}"
+            *header,
+            title=f"{result['suite']} at step {result['step']:,}, {result['policy']} policy",
         )
         for column in table.columns[1:]:
             column.justify = "right"

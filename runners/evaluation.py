@@ -1,23 +1,40 @@
 """Evaluator: Meta-World's protocol, on environments and random streams of its own."""
 
 import dataclasses
+import io
 import json
 import logging
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import gin
 import numpy as np
 import torch
+from tensordict import TensorDict
 from torch import Tensor, nn
 
 from runners.compatibility import versions
 from runners.files import disk_is_full, write_atomically
 
 log = logging.getLogger("absl")
+
+
+class Recorder(Protocol):
+    """Watches the policy while it is evaluated."""
+
+    def begin(self) -> None:
+        """Forget the last evaluation."""
+
+    def see(self, learner: Any, td: TensorDict, step: int, active: Tensor) -> None:
+        """Take in what the policy met at a step; `active` bool `[n]`: whose episode goes on."""
+
+    def summary(self) -> dict[str, Tensor]:
+        """What to write."""
+        ...
+
 
 Episodes = dict[str, Tensor]
 """`success` and `valid` bool, `return` float64, `length` int64, each `[num_tasks, episodes]`, and
@@ -64,7 +81,7 @@ def device_of(learner: nn.Module) -> torch.device:
 
 @gin.configurable
 class Evaluator:
-    """Every goal of every task once, with the deterministic policy, as Meta-World prescribes.
+    """Every goal of every task once, as Meta-World prescribes: with the deterministic policy.
 
     An episode ends at its first success, and is a success if one step was
     (Meta-World 3, `metaworld.evaluation.evaluation`; every goal exactly once needs upstream's
@@ -78,7 +95,11 @@ class Evaluator:
         interval: environment steps (of all tasks together) between two evaluations.
         episodes_per_goal: episodes for each goal.
         num_goals: only the first goals of each task; all of them if None.
-        seed: of the evaluation's own environments.
+        seed: of the evaluation's own environments, and of its actions if it samples them.
+        explore: sample actions as in training, as some papers evaluate; results then say
+            "stochastic".
+        recorder: watches the policy during the episodes (`networks.activity_recorder`); what it saw
+            is written beside each result, as `<step>_activity.npz`.
 
     Raises:
         ValueError: for a value out of range.
@@ -91,6 +112,8 @@ class Evaluator:
         episodes_per_goal: int = 1,
         num_goals: int | None = None,
         seed: int = 0,
+        explore: bool = False,
+        recorder: Recorder | None = None,
     ) -> None:
         given = {"interval": interval, "episodes_per_goal": episodes_per_goal}
         if num_goals is not None:
@@ -99,7 +122,8 @@ class Evaluator:
             if value < 1:
                 raise ValueError(f"Evaluator.{name} must be at least 1, got {value!r}")
         self.interval, self.episodes_per_goal = interval, episodes_per_goal
-        self.num_goals, self.seed = num_goals, seed
+        self.num_goals, self.seed, self.explore = num_goals, seed, explore
+        self.recorder = recorder
         self.success = torch.zeros(0)
         self.episodes: Episodes = {}
         self._asked = self._rounds_done = 0
@@ -122,9 +146,13 @@ class Evaluator:
             `self.episodes` every single episode.
         """
         try:
-            with untouched_randomness(self.seed), evaluating(learner):
-                tasks = tuple(suite.tasks())
+            tasks = tuple(suite.tasks())
+            with untouched_randomness(self.seed):
                 self._open(suite, tasks)
+            # A stream of their own: environments that had to be opened may have drawn before.
+            if self.recorder is not None:
+                self.recorder.begin()
+            with untouched_randomness(self.seed), evaluating(learner):
                 rounds = [
                     self._round(suite, learner, tasks, goal)
                     for goal in range(max(map(self._goals, tasks)))
@@ -171,9 +199,12 @@ class Evaluator:
             "counted": counted,
         }
         active = torch.ones(num, dtype=torch.bool)
-        for _ in range(suite.spec.horizon):
+        for step in range(suite.spec.horizon):
             td = vector.current()
-            td["action"] = learner.act(td.to(device), explore=False)["action"].to("cpu")
+            seen = td.to(device)
+            td["action"] = learner.act(seen, explore=self.explore)["action"].to("cpu")
+            if self.recorder is not None:
+                self.recorder.see(learner, seen, step, active)
             td = vector.step(td)
             result["success"] |= active & td["next", "success"].squeeze(-1)
             result["valid"] &= ~active | td["next", "valid"].reshape(num)
@@ -221,7 +252,7 @@ class Evaluator:
             "protocol": suite.protocol(),
             "horizon": suite.spec.horizon,
             "success": "at any step of the episode, which ends there",
-            "policy": "deterministic",
+            "policy": "stochastic" if self.explore else "deterministic",
             "episodes_per_goal": self.episodes_per_goal,
             "episodes_per_task": max(episodes),
             "seed": self.seed,
@@ -251,6 +282,11 @@ class Evaluator:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, json.dumps(self.result(step, suite, metrics), indent=1) + "\n")
+            if self.recorder is not None:
+                arrays: Any = {k: v.numpy() for k, v in self.recorder.summary().items()}
+                with io.BytesIO() as file:
+                    np.savez_compressed(file, **arrays)
+                    write_atomically(path.with_name(f"{path.stem}_activity.npz"), file.getvalue())
         except OSError as error:
             if not disk_is_full(error):
                 raise

@@ -67,8 +67,8 @@ def fingerprint(path: Path | str) -> dict[str, Any]:
     return {"size": size, "sha256": digest.hexdigest()}
 
 
-def write_atomically(path: Path | str, text: str) -> None:
-    """Replace the file by `text`: readers and crashes see the old or the new one, never a part.
+def write_atomically(path: Path | str, content: str | bytes) -> None:
+    """Replace the file by `content`: readers and crashes see the old or the new one, never a part.
 
     There must be one writer at a time; what a killed one left aside, the next overwrites.
 
@@ -78,7 +78,7 @@ def write_atomically(path: Path | str, text: str) -> None:
     path = Path(path)
     aside = path.with_name(f".{path.name}.tmp")
     try:
-        write_synced(aside, [text.encode()])
+        write_synced(aside, [content.encode() if isinstance(content, str) else content])
         os.replace(aside, path)
     except BaseException:
         aside.unlink(missing_ok=True)

@@ -21,7 +21,8 @@ class OffPolicyLoop:
 
     An iteration is `steps_per_iteration` vector steps, then the updates that are due: after `s`
     vector steps since the warm-up `floor(updates_per_step * s)` updates have been made, so a
-    fractional ratio adds up exactly. `begin_phase` and `end_phase` of the learner surround the
+    fractional ratio adds up exactly. With `catch_up` the steps of the warm-up count too, and it
+    ends with the updates due for them. `begin_phase` and `end_phase` of the learner surround the
     updates of an iteration. Between any two yields the state may be saved, and restored exactly.
 
     Args:
@@ -30,14 +31,17 @@ class OffPolicyLoop:
         seed: of the environments' random streams.
         replay: factory called with observation size, action size and number of tasks.
         trajectories: factory called with observation size, number of tasks and horizon, or None.
+        reward_scaler: factory called with the number of tasks, of what scales the stored rewards;
+            metrics and evaluation keep the raw ones. None: they are stored as they are.
         steps_per_iteration: vector steps (one step of each task) before the updates.
         updates_per_step: updates per vector step.
         warmup_steps: vector steps before the first update.
         warmup: "policy" explores with the initial policy, "uniform" draws actions uniformly.
+        catch_up: make the updates of the warm-up's steps at its end, in one go.
         log_interval: environment steps between two readings of the metrics.
 
     Raises:
-        ValueError: for a value out of range.
+        ValueError: for a value out of range, or a replay that does not fit the learner.
     """
 
     def __init__(
@@ -48,10 +52,12 @@ class OffPolicyLoop:
         seed: int = 0,
         replay: Callable[..., Any] = gin.REQUIRED,
         trajectories: Callable[..., Any] | None = None,
+        reward_scaler: Callable[..., Any] | None = None,
         steps_per_iteration: int = 1,
         updates_per_step: float = 1.0,
         warmup_steps: int = 1000,
         warmup: str = "policy",
+        catch_up: bool = False,
         log_interval: int = 5000,
     ) -> None:
         at_least_one = {
@@ -71,14 +77,14 @@ class OffPolicyLoop:
         spec = suite.spec
         self.suite, self.learner, self.seed, self.spec = suite, learner, seed, spec
         self.replay = replay(spec.observation_dim, spec.action_dim, spec.num_tasks)
-        self.trajectories = (
-            trajectories(spec.observation_dim, spec.num_tasks, spec.horizon)
-            if trajectories
-            else None
-        )
+        sizes = spec.observation_dim, spec.num_tasks, spec.horizon
+        self.trajectories = trajectories(*sizes) if trajectories else None
+        self._check_batches()
+        self.reward_scaler = reward_scaler(spec.num_tasks) if reward_scaler else None
         self.steps_per_iteration, self.log_interval = steps_per_iteration, log_interval
         self.ratio = Fraction(updates_per_step).limit_denominator(10**6)
         self.warmup_steps, self.uniform = warmup_steps, warmup == "uniform"
+        self.catch_up = catch_up
         self.device = next((p.device for p in learner.parameters()), torch.device("cpu"))
         # wait: warm-up steps left; trained: vector steps since; due: updates left in this phase.
         self.counts = {"steps": 0, "wait": warmup_steps, "trained": 0, "updates": 0}
@@ -87,6 +93,17 @@ class OffPolicyLoop:
         self._watch, self._rates = FiniteWatch(self.device), Rates()
         self._vector: Any = None
         self._context: TensorDict | None = None
+
+    def _check_batches(self) -> None:
+        """Refuse a replay that mixes the tasks where rows must come grouped by them."""
+        if getattr(self.replay, "stratified", True):
+            return
+        if self.learner.grouped or self.trajectories is not None:
+            name = type(self.learner).__name__ if self.learner.grouped else "trajectories"
+            raise ValueError(
+                f"OffPolicyLoop: {name} needs batches with as many rows of each task, and "
+                "TaskReplay.stratified is False; set it to True"
+            )
 
     @property
     def step(self) -> int:
@@ -138,6 +155,7 @@ class OffPolicyLoop:
             names=[task.name for task in self._vector.tasks],
             action_dim=self.spec.action_dim,
             device=self.device,
+            scaler=self.reward_scaler,
         )
 
     def rehearse(self, steps: int, updates: int) -> tuple[float, float]:
@@ -165,11 +183,20 @@ class OffPolicyLoop:
         counts["steps"] += 1
         if counts["wait"]:
             counts["wait"] -= 1
+            if self.catch_up and not counts["wait"]:
+                self._schedule()
             return
         counts["trained"] += 1
         if counts["trained"] % self.steps_per_iteration == 0:
-            counts["due"] = int(self.ratio * counts["trained"]) - counts["updates"]
+            self._schedule()
+
+    def _schedule(self) -> None:
+        """Count the updates due now; a phase that a restored loop was in the middle of goes on."""
+        counts = self.counts
+        if counts["due"] <= 0:
             counts["started"] = 0
+        steps = counts["steps"] if self.catch_up else counts["trained"]
+        counts["due"] = int(self.ratio * steps) - counts["updates"]
 
     def _update(self) -> None:
         if self.trajectories is not None and self._context is None:
@@ -195,36 +222,36 @@ class OffPolicyLoop:
         values |= self._rates.read(self.step, self.updates)
         values |= {f"health/{name}": count for name, count in self._vector.faults.items()}
         metrics = {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
+        if self.reward_scaler is not None:
+            metrics["reward_scale"] = self.reward_scaler.scale
         return {**self._meter.means(), **self._collector.means(), **metrics}
+
+    def _parts(self) -> dict[str, Any]:
+        """What has a state of its own, under its name in the loop's."""
+        self.build()
+        parts = {
+            "watch": self._watch,
+            "meter": self._meter,
+            "collector": self._collector,
+            "vector": self._vector,
+            "replay": self.replay,
+            "trajectories": self.trajectories,
+            "reward_scaler": self.reward_scaler,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything of the loop but the learner and the global random streams."""
-        self.build()
-        state = {
-            "counts": dict(self.counts),
-            "watch": self._watch.state_dict(),
-            "meter": self._meter.state_dict(),
-            "collector": self._collector.state_dict(),
-            "vector": self._vector.state_dict(),
-            "replay": self.replay.state_dict(),
-        }
-        if self.trajectories is not None:
-            state["trajectories"] = self.trajectories.state_dict()
-        return state
+        states = {name: part.state_dict() for name, part in self._parts().items()}
+        return {"counts": dict(self.counts), **states}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken; without a replay in it, warm up again first."""
-        self.build()
         self.counts = dict(state["counts"])
-        self._watch.load_state_dict(state["watch"])
-        self._meter.load_state_dict(state["meter"])
-        self._collector.load_state_dict(state["collector"])
-        self._vector.load_state_dict(state["vector"])
-        if "replay" in state:
-            self.replay.load_state_dict(state["replay"])
-        else:
+        for name, part in self._parts().items():
+            if name in state or name not in ("replay", "trajectories"):
+                part.load_state_dict(state[name])
+        if "replay" not in state:
             self.counts["wait"] = self.warmup_steps
-        if self.trajectories is not None and "trajectories" in state:
-            self.trajectories.load_state_dict(state["trajectories"])
         self._context = None
         self._rates.restart(self.step, self.updates)

@@ -30,7 +30,7 @@ def define_flags() -> flags.FlagValues:
     define_gin_flags(values)
     flags.DEFINE_string("workdir", "runs", "Holds the folders of all runs.", flag_values=values)
     flags.DEFINE_alias("logdir", "workdir", flag_values=values)
-    flags.DEFINE_integer("seed", None, "Seed of the run (train.seed).", flag_values=values)
+    flags.DEFINE_integer("seed", None, "Seed of the run (SEED).", flag_values=values)
     flags.DEFINE_string(
         "resume",
         "auto",
@@ -60,7 +60,7 @@ def run(values: flags.FlagValues) -> int:
     config = importlib.import_module("runners.config")
     bindings = list(values.gin_bindings)
     if values.seed is not None:
-        bindings.append(f"train.seed = {values.seed}")
+        bindings += [f"SEED = {values.seed}", "train.seed = %SEED"]
     try:
         config.check_files(values.gin_file, values.gin_search_path)
         training = importlib.import_module("runners.training")

@@ -31,6 +31,10 @@ BAD = {
     "ratio of one": (["--gin=PRUNING_RATIO = 1.0"], ["pruning_ratio", "1.0"]),
     "negative ratio": (["--gin=PRUNING_RATIO = -0.1"], ["pruning_ratio", "-0.1"]),
     "batch and tasks": (["--gin=BATCH_SIZE = 7"], ["batch_size", "7", "8"]),
+    "mixed batches for masks": (
+        ["--gin=TaskReplay.stratified = False"],
+        ["TaskReplay.stratified", "MaskedSAC"],
+    ),
     "too much memory": (["--gin=REPLAY_CAPACITY = 9999999999999"], ["memory"]),
     "unknown flag": (["--gin_flie=x"], ["gin_flie"]),
     "not a number": (["--seed=one"], ["seed"]),
@@ -187,7 +191,8 @@ class TestGoodInput:
         run = json.loads((folder / "run.json").read_text())
         assert run["seed"] == 3 and run["protocol"]["suite"] == "point mass"
         assert {"argv", "host", "git_commit", "versions"} <= run["starts"][0].keys()
-        assert "train.seed = 3" in (folder / "config.gin").read_text()
+        text = (folder / "config.gin").read_text()
+        assert "SEED = 3" in text and "train.seed = %SEED" in text
         assert train.main(flags) == 0  # done already: nothing happens
         repeat = [f"--gin_file={folder / 'operative.gin'}", f"--workdir={tmp_path / 'again'}"]
         assert train.main(["train", *repeat]) == 0

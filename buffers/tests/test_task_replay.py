@@ -35,15 +35,11 @@ def transition(num_tasks: int, draw: torch.Generator, valid: torch.Tensor | None
     )
 
 
-def replay(num_tasks: int = 3, per_task: int = 7, rows: int = 4, seed: int = 0) -> TaskReplay:
-    return TaskReplay(
-        D + num_tasks,
-        A,
-        num_tasks,
-        capacity=num_tasks * per_task,
-        batch_size=num_tasks * rows,
-        seed=seed,
-    )
+def replay(
+    num_tasks: int = 3, per_task: int = 7, rows: int = 4, seed: int = 0, **options: Any
+) -> TaskReplay:
+    sizes = {"capacity": num_tasks * per_task, "batch_size": num_tasks * rows}
+    return TaskReplay(D + num_tasks, A, num_tasks, **{**sizes, "seed": seed, **options})
 
 
 def flat(td: Any) -> torch.Tensor:
@@ -145,6 +141,98 @@ def test_draws_are_uniform_and_independent(filled: int) -> None:
     chi = ((pairs - total / held**2) ** 2 / (total / held**2)).sum()
     assert chi < held**2 - 1 + 5 * (2 * (held**2 - 1)) ** 0.5
     assert abs(float(torch.corrcoef(drawn.double())[0, 1])) < 5 / total**0.5
+
+
+def _uneven(stored: tuple[int, ...], seed: int = 1, **options: Any) -> tuple[TaskReplay, Any]:
+    """A mixing replay that has seen `stored` transitions of each task, and lists of its rows."""
+    num_tasks, draw = len(stored), torch.Generator().manual_seed(sum(stored))
+    buffer = replay(num_tasks, 7, seed=seed, **{"stratified": False, "batch_size": 6, **options})
+    held: list[list[torch.Tensor]] = [[] for _ in stored]
+    for step in range(max(stored)):
+        valid = torch.tensor([step < number for number in stored])
+        td = transition(num_tasks, draw, valid)
+        buffer.extend(td)
+        for task in valid.nonzero().flatten().tolist():
+            ring, rows = held[task], flat(td)
+            ring.insert(step % 7, rows[task])
+            del ring[step % 7 + 1 : step % 7 + 2]  # the one that it replaces, if any
+    return buffer, held
+
+
+@pytest.mark.parametrize("stored", [(3, 0, 9, 1), (7, 7), (20, 20, 20), (5,)])
+def test_mixed_batches_equal_a_loop_over_one_list(stored: tuple[int, ...]) -> None:
+    """A row is entry `floor(u * total)` of all that is stored, task after task."""
+    buffer, held = _uneven(stored)
+    state = torch.Generator()
+    state.set_state(buffer.state_dict()["generator"])
+    population = [(task, row) for task, ring in enumerate(held) for row in ring]
+    assert len(population) == sum(min(number, 7) for number in stored)
+    for _ in range(10):
+        uniform = torch.rand(6, dtype=torch.float64, generator=state)
+        batch = buffer.sample()
+        assert batch.batch_size == batch["task_id"].shape == (6,)
+        for i, u in enumerate(uniform.tolist()):
+            task, row = population[int(u * len(population))]
+            assert batch["task_id"][i] == task and torch.equal(flat(batch)[i], row)
+
+
+def test_mixed_draws_are_uniform_over_all_transitions() -> None:
+    """Chi-square over rows of tasks of unlike number; the tasks' counts are multinomial."""
+    buffer, held = _uneven((3, 0, 9, 1), batch_size=20)
+    sizes = torch.tensor([len(ring) for ring in held]).double()
+    rows = torch.stack([row for ring in held for row in ring])
+    draws = [buffer.sample() for _ in range(2000)]
+    found = (torch.cat([flat(td) for td in draws]).unsqueeze(1) == rows).all(2)
+    assert (found.sum(1) == 1).all()
+    expected = found.numel() / len(rows) ** 2
+    chi = ((found.sum(0) - expected) ** 2 / expected).sum()
+    assert chi < len(rows) - 1 + 5 * (2 * (len(rows) - 1)) ** 0.5
+    counts = torch.stack([td["task_id"].bincount(minlength=4) for td in draws]).double()
+    share = sizes / sizes.sum()
+    torch.testing.assert_close(counts.mean(0), 20 * share, atol=0.2, rtol=0.0)
+    torch.testing.assert_close(counts.var(0), 20 * share * (1 - share), atol=0.1, rtol=0.15)
+
+
+def test_mixed_batches_of_any_size_and_the_same_memory() -> None:
+    """No multiple of the tasks is asked for, fewer rows than tasks will do."""
+    draw = torch.Generator().manual_seed(0)
+    for batch_size in (1, 2, 13):
+        buffer = replay(batch_size=batch_size, stratified=False)
+        buffer.extend(transition(3, draw))
+        assert buffer.sample().batch_size == (batch_size,)
+        assert buffer.nbytes == replay().nbytes
+    with pytest.raises(ValueError, match="one row of each of 3 tasks; set it to 3 or more"):
+        replay(batch_size=2, capacity=2, stratified=False)
+
+
+def test_mixed_sampling_needs_one_transition() -> None:
+    buffer = replay(stratified=False)
+    with pytest.raises(RuntimeError, match=r"task \[0, 1, 2\]"):
+        buffer.sample()
+    valid = torch.tensor([False, False, True])
+    buffer.extend(transition(3, torch.Generator().manual_seed(0), valid))
+    assert (buffer.sample()["task_id"] == 2).all()
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("after", [False, True])
+def test_states_of_both_kinds_are_alike(before: bool, after: bool) -> None:
+    """Either kind of replay goes on from the other's state; of the same kind, exactly."""
+    one, two = (replay(seed=n, stratified=kind) for n, kind in ((1, before), (2, after)))
+    draw = torch.Generator().manual_seed(5)
+    for _ in range(9):
+        one.extend(transition(3, draw, torch.rand(3, generator=draw) < 0.8))
+        one.extend(transition(3, draw))
+    one.sample()
+    two.load_state_dict(one.state_dict())
+    for _ in range(10):
+        td = transition(3, draw)
+        one.extend(td)
+        two.extend(td)
+        ours, theirs = flat(one.sample()), flat(two.sample())
+        if before == after:
+            assert torch.equal(ours, theirs)
+    assert torch.equal(one.state_dict()["rows"], two.state_dict()["rows"])
 
 
 def test_a_full_ring_loses_its_oldest() -> None:
@@ -249,15 +337,24 @@ def test_bytes_are_known_beforehand() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_on_a_gpu_the_rows_are_the_same() -> None:
-    buffer = TaskReplay(D + 3, A, 3, capacity=21, batch_size=12, device="cuda", seed=0)
+@pytest.mark.parametrize("stratified", [True, False])
+def test_on_a_gpu_the_rows_are_the_same(stratified: bool) -> None:
+    options = {"capacity": 21, "batch_size": 12, "stratified": stratified, "device": "cuda"}
+    buffer = TaskReplay(D + 3, A, 3, **options, seed=0)
     draw = torch.Generator().manual_seed(0)
     transitions = [transition(3, draw) for _ in range(7)]
     for td in transitions:
         buffer.extend(td)
     held = torch.cat([flat(td) for td in transitions])
-    rows = flat(buffer.sample()).cpu().flatten(0, 1)
+    batch = buffer.sample()
+    rows = flat(batch).cpu().view(12, -1)
     assert (rows.unsqueeze(1) == held).all(2).any(1).all()
-    other = TaskReplay(D + 3, A, 3, capacity=21, batch_size=12, device="cuda", seed=1)
+    assert torch.equal(batch["observation"][..., D:].argmax(-1), batch["task_id"])
+    other = TaskReplay(D + 3, A, 3, **options, seed=1)
     other.load_state_dict(buffer.state_dict())
     assert torch.equal(flat(buffer.sample()), flat(other.sample()))
+    torch.cuda.set_sync_debug_mode("error")  # drawing does not wait for the device
+    try:
+        buffer.sample()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -228,6 +228,40 @@ def test_fixed_goal_is_the_first_of_fifty(rollout):
     assert np.array_equal(custom, many.goals()["train"]["reach-v3"])
 
 
+def test_each_task_draws_its_own_one_of_fifty():
+    """By its name and the seed alone: in every benchmark, with any other tasks, in both splits."""
+    drawn = {}
+    for seed in range(40):
+        suite = MetaWorldSuite("MT50", num_goals=1, goal_draw=seed)
+        drawn[seed] = {task.name: task.goals for task in suite.tasks()}
+        assert all(len(goals) == 1 and 0 <= goals[0] < 50 for goals in drawn[seed].values())
+        assert suite.protocol()["fixed_goals"] == [goals[0] for goals in drawn[seed].values()]
+    numbers = torch.tensor([[g[0] for g in goals.values()] for goals in drawn.values()])
+    counts = numbers.flatten().bincount(minlength=50).double()
+    assert ((counts - 40) ** 2 / 40).sum() < 49 + 5 * 98**0.5  # chi-square, 40 of each expected
+    assert (numbers[1:] == numbers[:-1]).float().mean() < 0.06
+    assert (numbers[:, 1:] == numbers[:, :-1]).float().mean() < 0.06
+    for options in ({"benchmark": "MT10"}, {"benchmark": "ML10"}, {"benchmark": TWO}):
+        suite = MetaWorldSuite(**options, num_goals=1, goal_draw=3)
+        for split in ("train", "test"):
+            for task in suite.tasks(split):
+                assert task.goals == drawn[3][task.name]
+    assert MetaWorldSuite("MT10", num_goals=1).protocol()["fixed_goals"] == [0] * 10
+    assert MetaWorldSuite("MT10").protocol()["fixed_goals"] is None
+
+
+def test_the_drawn_goal_is_the_goal_of_training_and_evaluation(rollout):
+    suite = MetaWorldSuite(TWO, num_goals=1, goal_draw=11, horizon=3, workers=0)
+    assert all(task.goals != (0,) for task in suite.tasks())  # these two would show a mistake
+    for purpose in ("train", "evaluation"):
+        with suite.vector(seed=4, purpose=purpose) as vector:
+            td = rollout(vector, 9)
+        for i, task in enumerate(suite.tasks()):
+            seen = td["observation"][:, i, 36:].unique(dim=0)
+            with MetaWorldSuite(TWO, horizon=3, workers=0).vector([task]) as other:
+                assert torch.equal(seen, other.reset()["observation"][:, 36:])
+
+
 def test_own_seeding_draws_different_goals_per_task(goals):
     suite = suite_of(goals, ["reach-v3", "push-v3", "reach-v3-twin"][:2], workers=0)
     task = suite.tasks()[0]
@@ -329,6 +363,9 @@ def test_a_killed_worker_and_a_snapshot_between_modes(goals, rollout, same):
         ({"num_goals": 10}, "num_goals"),
         ({"goal_seed": -1}, "goal_seed"),
         ({"goal_seed": 1.5}, "goal_seed"),
+        ({"goal_draw": -1, "num_goals": 1}, "goal_draw"),
+        ({"goal_draw": True, "num_goals": 1}, "goal_draw"),
+        ({"goal_draw": 3}, "goal_draw.*num_goals 1"),
         ({"seeding": "mine"}, "seeding"),
         ({"workers": "all"}, "workers"),
         ({"timeout": "long"}, "timeout"),
@@ -348,4 +385,7 @@ def test_protocol_names_what_decides_a_score():
     assert protocol == json.loads(json.dumps(protocol))
     assert protocol["benchmark"] == "MT1-reach-v3" and protocol["reward_version"] == "v1"
     assert MetaWorldSuite("MT25").spec.num_tasks == 25
-    assert [t.task_id for t in MetaWorldSuite("MT50").tasks()] == list(range(50))
+    suite = MetaWorldSuite("MT50")
+    assert [t.task_id for t in suite.tasks()] == list(range(50))
+    assert suite.spec.task_names == tuple(t.name for t in suite.tasks()) == ALL_TASKS
+    assert MetaWorldSuite("ML10").spec.task_names == tuple(metaworld.env_dict.ML10_V3["train"])

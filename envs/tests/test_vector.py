@@ -7,6 +7,7 @@ import torch
 from tensordict import TensorDict
 
 from envs.point_mass import PointMassSuite
+from envs.suite import Spec
 
 NEXT = {
     "observation": (6, torch.float32),
@@ -233,6 +234,14 @@ def test_gymnasium_face():
 def test_bad_arguments_name_themselves(arguments, word):
     with pytest.raises(ValueError, match=word):
         PointMassSuite(**arguments)
+
+
+def test_spec_names_the_training_tasks():
+    assert PointMassSuite(3).spec.task_names == ("turn-0", "turn-1", "turn-2")
+    assert Spec(6, 2, 3, 30).task_names == ()
+    for names in (("a", "b"), ("a", "b", "b")):
+        with pytest.raises(ValueError, match="task_names must be 3"):
+            Spec(6, 2, 3, 30, names)
 
 
 def test_bad_vector_arguments():

@@ -210,6 +210,35 @@ def test_due_and_state():
     assert not other.due(299) and other.due(300)
 
 
+class Noisy(Learner):
+    """Succeeds by chance where it samples its actions, never where it does not."""
+
+    def act(self, td, explore):
+        assert not self.training and not torch.is_grad_enabled()
+        shape = td["task_id"].shape
+        td["action"] = (torch.rand(shape) < 0.3 if explore else torch.zeros(shape)).float()[:, None]
+        return td
+
+
+def test_sampled_actions_come_from_the_evaluations_own_stream():
+    suite, learner = FakeSuite(goals=(tuple(range(5)),) * 2), Noisy()
+    evaluator = Evaluator(explore=True, seed=1)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    metrics = evaluator(suite, learner)
+    assert torch.equal(before, torch.get_rng_state())
+    assert 0 < metrics["eval/success_rate"] < 1
+    assert evaluator.result(1, suite, metrics)["policy"] == "stochastic"
+    torch.manual_seed(7)  # what training draws does not matter, nor does an earlier evaluation
+    assert evaluator(suite, learner) == metrics
+    assert Evaluator(explore=True, seed=1)(suite, learner) == metrics
+    assert Evaluator(explore=True, seed=2)(suite, learner) != metrics
+    evaluator = Evaluator(seed=1)
+    metrics = evaluator(suite, learner)
+    assert metrics["eval/success_rate"] == 0
+    assert evaluator.result(1, suite, metrics)["policy"] == "deterministic"
+
+
 @pytest.mark.parametrize("name", ["interval", "episodes_per_goal", "num_goals"])
 def test_bad_arguments(name):
     with pytest.raises(ValueError, match=f"Evaluator.{name}"):
@@ -251,6 +280,38 @@ def test_point_mass_the_same_again_whatever_came_before():
     assert first(suite, Steer()) == metrics
     assert Evaluator(seed=1)(suite, Steer()) == metrics
     assert metrics["eval/success_rate"] > 0.5
+
+
+class Watching(Steer):
+    """Remembers the goals that the observations show, of each task."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def act(self, td, explore):
+        self.seen |= {
+            (int(i), *row)
+            for i, row in zip(td["task_id"], td["observation"][:, 36:].tolist(), strict=True)
+        }
+        td["action"] = torch.zeros(len(td), 4)
+        return td
+
+
+def test_a_drawn_goal_is_evaluated_and_named_in_the_result():
+    names = ["reach-v3", "drawer-close-v3"]
+    suite = MetaWorldSuite(names, num_goals=1, goal_draw=5, horizon=2, workers=0)
+    numbers = [task.goals[0] for task in suite.tasks()]
+    evaluator, learner = Evaluator(), Watching()
+    metrics = evaluator(suite, learner)
+    evaluator.close()
+    result = evaluator.result(0, suite, metrics)
+    assert [result["tasks"][name]["goals"] for name in names] == [[n] for n in numbers]
+    assert result["protocol"]["goal_draw"] == 5 and result["protocol"]["fixed_goals"] == numbers
+    assert all(task["episodes"] == 1 for task in result["tasks"].values())
+    with suite.vector() as vector:
+        first = vector.reset()["observation"][:, 36:].tolist()
+    assert learner.seen == {(i, *goal) for i, goal in enumerate(first)}
 
 
 class Scripted(nn.Module):

@@ -10,6 +10,7 @@ from torch import nn
 
 from runners.health import CHECK_EVERY, MAX_NONFINITE, NonFiniteError
 from runners.off_policy import OffPolicyLoop
+from runners.reward_scaler import RewardScaler
 
 SPEC = SimpleNamespace(observation_dim=3, action_dim=2, num_tasks=2, horizon=4)
 
@@ -67,10 +68,11 @@ class Suite:
 
 class Replay:
     def __init__(self, *sizes):
-        self.rows = []
+        self.rows, self.rewards = [], []
 
     def extend(self, td):
         self.rows.append(td["action"].clone())
+        self.rewards.append(td["next", "reward"].clone())
 
     def sample(self):
         return TensorDict({"action": torch.stack(self.rows[-2:], 1)}, [2, 2])
@@ -163,6 +165,74 @@ def test_fractional_ratios_add_up_exactly(ratio, each):
     assert abs(loop.updates - ratio * 300) < 1e-6
 
 
+@pytest.mark.parametrize("each", [1, 2, 5])
+def test_catching_up_makes_the_warm_ups_updates_at_its_end(each):
+    loop = make(catch_up=True, steps_per_iteration=each, updates_per_step=1.5, warmup_steps=3)
+    while loop.step < 2 * (3 + 2 * each) or loop.pending:
+        next(loop)
+    first = (9 + 3 * each) // 2 - 4
+    second = (9 + 6 * each) // 2 - 4 - first
+    expected = "ooo(uuuu)" + each * "o" + f"({first * 'u'})" + each * "o" + f"({second * 'u'})"
+    assert word(loop.learner.calls) == expected
+
+
+def test_invariant_17_updates_are_steps_minus_one_and_begin_with_a_burst():
+    """PTSL: the first update at vector step 1500, 1500 of them there, then one for each step."""
+    loop = make(catch_up=True, warmup_steps=1500)
+    while loop.counts["steps"] < 1600:  # the reference stops with its last step
+        next(loop)
+    assert loop.updates == 1600 - 1
+    calls = word(loop.learner.calls)
+    assert calls.index("u") == 1500 + len("(")
+    assert calls == 1500 * "o" + f"({1500 * 'u'})" + 99 * "o(u)" + "o"
+
+
+def test_catching_up_after_a_restart_without_replay_goes_on_with_the_phase():
+    """It warms up again, and the updates for that come on top of those that were left."""
+    one = make(catch_up=True, warmup_steps=4)
+    run(one, 6)
+    state = one.state_dict()
+    del state["replay"]
+    other = make(catch_up=True, warmup_steps=4)
+    other.load_state_dict(state)
+    run(other, 4 + 6 + 2)
+    assert word(other.learner.calls) == "oooo" + "uuuuuu)" + "o(u)"
+    assert other.updates == other.counts["steps"] == 9
+
+
+def test_stored_rewards_are_scaled_and_reported_ones_are_not():
+    raw, scaled = (make(reward_scaler=choice) for choice in (None, RewardScaler))
+    for loop in (raw, scaled):
+        torch.manual_seed(0)
+        while loop.step < 40:
+            _, loop.report = next(loop)
+    assert scaled.report["train/return"] == raw.report["train/return"]
+    plain = RewardScaler(2)
+    valid = torch.ones(2, 1, dtype=torch.bool)
+    for got, reward in zip(scaled.replay.rewards, raw.replay.rewards, strict=True):
+        assert torch.equal(got, plain(reward, valid))
+    assert "reward_scale" not in raw.report
+    assert torch.equal(scaled.report["reward_scale"], plain.scale)
+
+
+class Mixing(Replay):
+    """A replay whose batches mix the tasks."""
+
+    stratified = False
+
+
+def test_mixed_batches_are_refused_where_rows_go_by_task():
+    learner = Learner()
+    learner.grouped = False
+    assert make(learner, replay=Mixing).replay.stratified is False
+    with pytest.raises(ValueError, match="trajectories needs .* TaskReplay.stratified is False"):
+        make(learner, replay=Mixing, trajectories=Trajectories)
+    learner.grouped = True
+    with pytest.raises(ValueError, match="Learner needs .* TaskReplay.stratified is False"):
+        make(learner, replay=Mixing)
+    make(learner, trajectories=Trajectories)
+
+
 def test_phases_surround_the_updates_of_an_iteration():
     loop = make(steps_per_iteration=2, updates_per_step=1.5)
     run(loop, 3 + 2 * 5)
@@ -195,8 +265,12 @@ def test_no_environment_before_the_first_step():
 
 
 @pytest.mark.parametrize("stop", range(1, 24))
-def test_state_is_exact_at_every_yield(stop):
+@pytest.mark.parametrize(
+    "more", [{}, {"catch_up": True, "warmup_steps": 6, "reward_scaler": RewardScaler}]
+)
+def test_state_is_exact_at_every_yield(stop, more):
     options = {"steps_per_iteration": 2, "updates_per_step": 1.5, "trajectories": Trajectories}
+    options |= more
     torch.manual_seed(0)
     one = make(**options)
     run(one, stop)
@@ -212,6 +286,8 @@ def test_state_is_exact_at_every_yield(stop):
         for name, value in metrics_1.items():
             assert name.startswith("perf/") or torch.equal(value, metrics_2[name]), name
     assert torch.equal(one.learner.weight, other.learner.weight)
+    since = one.replay.rewards[-len(other.replay.rewards) :]
+    assert all(torch.equal(*pair) for pair in zip(since, other.replay.rewards, strict=True))
 
 
 def test_without_its_replay_a_restored_loop_warms_up_again():
