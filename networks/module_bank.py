@@ -1,0 +1,75 @@
+"""One layer of parallel modules, as Soft Modularization stacks them, and the mixing between two."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from networks.affine import affine, head
+from networks.sizes import check_sizes
+
+
+class ModuleBank(nn.Module):
+    """num_modules linear layers of equal size, computed together.
+
+    y_j = M_j x_j + c_j  for module j
+
+    Outputs of modules stand side by side in a row, [*, num_modules, out_features]. Weights with
+    a leading dimension are a stack of banks, as in `networks.mlp.MLP`.
+    """
+
+    def __init__(
+        self,
+        num_modules: int,
+        in_features: int,
+        out_features: int,
+        *,
+        initialise: Callable[[nn.Linear], None],
+    ) -> None:
+        """Build `weight` [num_modules, out_features, in_features] and `bias`.
+
+        Args:
+            num_modules: number of modules.
+            in_features: width of a module's input.
+            out_features: width of a module's output.
+            initialise: fills one module's layer; called for one module after the other.
+
+        Raises:
+            ValueError: if a size is below 1.
+        """
+        super().__init__()
+        check_sizes(num_modules=num_modules, in_features=in_features, out_features=out_features)
+        layers = [nn.Linear(in_features, out_features) for _ in range(num_modules)]
+        for layer in layers:
+            initialise(layer)
+        self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
+        self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]))
+
+    def shared(self, x: Tensor, *, relu: bool = False) -> Tensor:
+        """Let every module read the same x: [*, in] -> [*, num_modules, out]; one wide product."""
+        y = affine(x, self.weight.flatten(-3, -2), self.bias.flatten(-2), relu=relu)
+        return y.view(*y.shape[:-1], *self.bias.shape[-2:])
+
+    def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
+        """Let each module read its own part of x: [*, num_modules, in] -> [*, num_modules, out]."""
+        stack = self.weight.dim() - 3
+        y = affine(x.movedim(-2, stack), self.weight, self.bias, relu=relu)
+        return y.movedim(stack, -2)
+
+    def last(self, x: Tensor) -> Tensor:
+        """`forward` of a network's last layer: in single precision, under autocast as well."""
+        stack = self.weight.dim() - 3
+        return head(x.movedim(-2, stack), self.weight, self.bias).movedim(stack, -2)
+
+
+def mixed(route: Tensor, modules: Tensor) -> Tensor:
+    """Mix the outputs of modules: y_j = sum_i route_ji modules_i.
+
+    Args:
+        route: [*, targets, num_modules].
+        modules: [*, num_modules, width].
+
+    Returns:
+        [*, targets, width].
+    """
+    return torch.matmul(route, modules)
