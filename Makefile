@@ -45,7 +45,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 # dependency or a file missing from the wheel shows here and nowhere else.
 wheels: $(MEMBERS:%=wheel-%)
 
-$(BUILD)/.built: $(MEMBERS:%=%/pyproject.toml) $(foreach m,$(MEMBERS),$(wildcard $(m)/*.py $(m)/*.xml $(m)/py.typed)) | $(BIN)/python
+$(BUILD)/.built: $(MEMBERS:%=%/pyproject.toml) $(foreach m,$(MEMBERS),$(wildcard $(m)/*.py $(m)/*.json $(m)/*.xml $(m)/py.typed)) | $(BIN)/python
 	rm -rf $(BUILD)
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(BUILD) $(MEMBERS:%=./%)
 	touch $@
