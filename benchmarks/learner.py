@@ -15,9 +15,7 @@ import functools
 import json
 import multiprocessing
 import os
-import statistics
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the entry points do
 
 import torch  # noqa: E402
 from tensordict import TensorDict  # noqa: E402
+from timing import medians_of  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -180,20 +179,6 @@ def spin() -> None:
     """Keep a core busy."""
     while True:
         pass
-
-
-def medians_of(
-    systems: dict[str, Callable[[], object]], rounds: int
-) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Milliseconds of each call, all in turn; the first two rounds warm up."""
-    times: dict[str, list[float]] = {name: [] for name in systems}
-    for round_ in range(rounds + 2):
-        for name, call in systems.items():
-            start = time.perf_counter()
-            call()
-            if round_ >= 2:
-                times[name].append(1000.0 * (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in times.items()}, times
 
 
 def main() -> None:

@@ -6,17 +6,12 @@
 """
 
 import argparse
-import json
 import statistics
-from collections.abc import Iterable
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from two_tasks import STYLES, Records, finished, plot_success, series, table
 
-TASKS = ("reach-v3", "drawer-close-v3")
 METHODS = {
     "mtsac_two_tasks": "MT-SAC",
     "must_two_tasks_dense": "MUST, pruning ratio 0",
@@ -33,8 +28,6 @@ THRESHOLDS = {
     "must_two_tasks_fixed": (0.55, 0.8),
     "must_two_tasks": (0.55, 0.8),
 }
-LAST = (60_000, 70_000, 80_000)  # 30, 35 and 40 thousand steps of each task
-STYLES = ("-", "--", ":", "-.")
 PAGE = """# MUST and its controls on two tasks
 
 reach-v3 and drawer-close-v3 of Meta-World v3: v2 reward, 50 goals, time limit 200, hidden layers
@@ -69,78 +62,6 @@ exchanged at a commit at most {turnover:.4f}. {changes}
 CHANGES = """Over {commits} commits (seeds: {seeds}) success on 15
 goals of each task changed by {mean:+.3f} on average from one update before a commit to right after
 it, at worst by {worst:+.3f} (`must_two_tasks_commits`: the same run, evaluated there as well)."""
-
-Records = list[dict[str, float]]
-
-
-def load(folder: Path) -> Records:
-    """Records of one run, in order."""
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def series(records: Records, tag: str) -> dict[int, float]:
-    """Step to value, where the tag was written."""
-    return {int(r["step"]): r[tag] for r in records if r.get(tag) is not None}
-
-
-def final(records: Records, task: str) -> float:
-    """Mean success over the evaluations at 30, 35 and 40 thousand steps of each task."""
-    curve = series(records, f"eval/success_rate/{task}")
-    return statistics.fmean(curve[step] for step in LAST if step in curve)
-
-
-def minutes(records: Records) -> float:
-    """Minutes of processor time, from the start of the process to its last evaluation."""
-    return max(series(records, "sys/cpu_s").values()) / 60.0
-
-
-def table(runs: dict[str, dict[int, Records]]) -> Iterable[str]:
-    """Markdown rows: each seed, the median, the threshold."""
-    yield "| method | seed | reach-v3 | drawer-close-v3 | processor minutes |"
-    yield "|---|---|---|---|---|"
-    for name, seeds in runs.items():
-        values = {s: [final(r, t) for t in TASKS] for s, r in seeds.items()}
-        for seed, (reach, drawer) in values.items():
-            spent = minutes(seeds[seed])
-            yield f"| {METHODS[name]} | {seed} | {reach:.2f} | {drawer:.2f} | {spent:.1f} |"
-        medians = [statistics.median(v[i] for v in values.values()) for i in range(2)]
-        text = f"| **{METHODS[name]}** | median of {len(values)} "
-        text += f"| **{medians[0]:.2f}** | **{medians[1]:.2f}** |"
-        if name in THRESHOLDS:
-            wanted = THRESHOLDS[name]
-            met = all(m >= w for m, w in zip(medians, wanted, strict=True))
-            text += f" threshold {wanted[0]} / {wanted[1]}: {'met' if met else 'missed'} |"
-        else:
-            text += " |"
-        yield text
-
-
-def plot_success(runs: dict[str, dict[int, Records]], path: Path) -> None:
-    """Success against steps of each task: mean and range over seeds."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
-    for axis, task in zip(axes, TASKS, strict=True):
-        for i, (name, seeds) in enumerate(runs.items()):
-            curves = [series(r, f"eval/success_rate/{task}") for r in seeds.values()]
-            steps = sorted(set.intersection(*(set(c) for c in curves)))
-            values = [[c[s] for c in curves] for s in steps]
-            x = [s / 2 / 1000 for s in steps]
-            axis.plot(
-                x,
-                [statistics.fmean(v) for v in values],
-                STYLES[i % 4],
-                color=f"C{i}",
-                label=f"{METHODS[name]} ({len(curves)} seed{'s' * (len(curves) > 1)})",
-            )
-            low, high = [min(v) for v in values], [max(v) for v in values]
-            axis.fill_between(x, low, high, color=f"C{i}", alpha=0.12)
-        axis.set(title=task, xlabel="steps of each task, thousands", ylim=(-0.02, 1.02))
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("success rate, 50 goals")
-    axes[0].legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def plot_masks(seeds: dict[int, Records], around: dict[int, Records], path: Path) -> None:
@@ -210,21 +131,14 @@ def main() -> None:
     parser.add_argument("runs", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     arguments = parser.parse_args()
-    runs: dict[str, dict[int, Records]] = {}
-    for name in METHODS:
-        for folder in sorted((arguments.runs / name).glob("seed_*")):
-            records = load(folder)
-            if records and records[-1]["step"] >= LAST[-1]:
-                runs.setdefault(name, {})[int(folder.name.removeprefix("seed_"))] = records
-    if not runs:
-        raise SystemExit(f"no finished run of {', '.join(METHODS)} under {arguments.runs}")
+    runs = finished(arguments.runs, METHODS)
     masks = ""
     around = runs.pop("must_two_tasks_commits", {})
-    plot_success(runs, arguments.out / "must_success.png")
+    plot_success(runs, METHODS, arguments.out / "must_success.png")
     if seeds := runs.get("must_two_tasks", around):
         plot_masks(seeds, around, arguments.out / "must_masks.png")
         masks = masks_text(seeds, around)
-    text = "\n".join(table(runs)) + "\n"
+    text = "\n".join(table(runs, METHODS, THRESHOLDS)) + "\n"
     names = ", ".join(f"`{name}`" for name in runs)
     page = PAGE.format(experiments=names, table=text, masks=masks)
     (arguments.out / "must.md").write_text(page)

@@ -40,9 +40,30 @@ META_WORLD = {
     "EVALUATION_INTERVAL": 400,
     "Checkpointer.steps": 20,
 }
+
+
+def without(values, name):
+    return {key: value for key, value in values.items() if key != name}
+
+
+DENDRITES = {
+    "KWinners.boost_strength": 1.0,
+    "KWinners.boost_decay": 0.9,
+}
+PROTOCOL = {  # the options that PTSL's and the dendrites' publications need
+    "OffPolicyLoop.catch_up": True,
+    "OffPolicyLoop.reward_scaler": "@RewardScaler",
+    "TaskReplay.stratified": False,
+    "Evaluator.explore": True,
+}
 CASES = {
     "sac": ("gin/quick/mtsac_point_mass.gin", SMALL),
     "must": ("gin/quick/must_point_mass.gin", {**SMALL, **MUST}),
+    "soft-modular": ("gin/quick/softmod_point_mass.gin", without(SMALL, "HIDDEN")),
+    "small-soft-modular": ("gin/quick/softmod_small_point_mass.gin", without(SMALL, "HIDDEN")),
+    "care": ("gin/quick/care_point_mass.gin", SMALL),
+    "ptsl": ("gin/quick/ptsl_point_mass.gin", {**SMALL, **PROTOCOL}),
+    "dendrites": ("gin/quick/dendrites_point_mass.gin", {**SMALL, **DENDRITES}),
     "sac-meta-world": ("gin/quick/mtsac_two_tasks.gin", {**SMALL, **META_WORLD}),
     "must-meta-world": ("gin/quick/must_two_tasks.gin", {**SMALL, **META_WORLD, **MUST}),
 }
@@ -128,7 +149,7 @@ def assert_same_run(one, other):
         assert_same(read_part(one / name, part), read_part(other / name, part), part)
     assert records(one) == records(other)
     for result in (one / "eval").iterdir():
-        assert result.read_text() == (other / "eval" / result.name).read_text()
+        assert result.read_bytes() == (other / "eval" / result.name).read_bytes()
 
 
 def killed_and_resumed(case, workdir, kills, sent):
@@ -169,6 +190,18 @@ def whole(tmp_path_factory):
 def test_ten_kills_change_nothing(case, tmp_path, whole):
     (tmp_path / "b").mkdir()
     one = whole(case)
+    assert killed_and_resumed(case, tmp_path / "b", KILLS // 2, signal.SIGKILL) == KILLS // 2
+    assert_same_run(one, finish(case, tmp_path / "b"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "case", ["soft-modular", "small-soft-modular", "care", "ptsl", "dendrites"]
+)
+def test_five_kills_change_nothing_with_other_networks(case, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one = finish(case, tmp_path / "a")
     assert killed_and_resumed(case, tmp_path / "b", KILLS // 2, signal.SIGKILL) == KILLS // 2
     assert_same_run(one, finish(case, tmp_path / "b"))
 

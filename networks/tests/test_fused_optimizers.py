@@ -12,17 +12,34 @@ import torch
 from tensordict import TensorDict
 
 from networks.actor import Actor
+from networks.care import CareEncoder
 from networks.critic import Critic
+from networks.dendritic import DendriticMLP
 from networks.mask_generator import MaskGenerator
 from networks.masked import MaskedMLP
 from networks.mlp import MLP
 from networks.multi_head import MultiHeadMLP
+from networks.projected import ProjectedMLP
+from networks.small_soft_modular import SmallSoftModularMLP
+from networks.soft_modular import SoftModularMLP
+from networks.task_encoder import TaskEncoder
 from networks.trajectory_encoder import TrajectoryEncoder
 
 T, B = 3, 5
 IDS = torch.arange(T)[:, None].expand(T, B)
 SMALL = {kind.__name__: partial(kind, hidden=(9, 7)) for kind in (MLP, MultiHeadMLP, MaskedMLP)}
 SMALL["neurons"] = partial(MaskedMLP, hidden=(9, 7), granularity="neuron")
+SMALL["dendritic"] = partial(DendriticMLP, hidden=(9, 7))
+SMALL["projected"] = partial(ProjectedMLP, hidden=(9, 9), rank=2)
+SMALL["independent"] = partial(
+    ProjectedMLP, hidden=(9, 7), rank=2, projection="independent", residual="project"
+)
+SMALL["soft_modular"] = partial(
+    SoftModularMLP, embedding_width=9, gating_width=7, module_width=5, num_layers=3
+)
+SMALL["small_soft_modular"] = partial(SmallSoftModularMLP, features=2, width=7)
+CARE = partial(CareEncoder, 4, tuple("abc"), width=6)
+CODE = partial(TaskEncoder, kind="learned", code_dim=6, hidden=5)
 ENCODER = partial(TrajectoryEncoder, width=6, pretrain_passes=1)
 GENERATOR = partial(MaskGenerator, ((9, 7), (7, 9)), T, 4, hidden=8, encoder=ENCODER, rank=2)
 
@@ -43,6 +60,10 @@ def actor_loss(network):
 
 def critic_loss(network):
     return network(grouped())["state_action_value"].sub(1).square().sum()
+
+
+def care_loss(network):
+    return network(torch.randn(T, B, 4), network.code(IDS)).sub(1).square().sum()
 
 
 def trajectories():
@@ -70,6 +91,8 @@ for name, make in SMALL.items():
 for head in ("low_rank", "dense"):
     CASES[f"generator-{head}"] = (partial(GENERATOR, score_head=head), generator_loss)
 CASES["similarity"] = (GENERATOR, lambda network: network.similarity_loss(trajectories()))
+for form in ("context_mlp", "dot_product"):
+    CASES[f"care-{form}"] = (partial(CARE, task_encoder=CODE, attention=form), care_loss)
 CASES["encoder"] = (partial(ENCODER, 4), encoder_loss)
 
 

@@ -1,0 +1,66 @@
+"""The page docs/results/multitask.md with its curves, made from the metrics of finished runs.
+
+    python benchmarks/multitask_results.py runs --out docs/results
+
+`runs` holds `<experiment>/seed_<n>/metrics.jsonl`, as the commands in the page write them.
+"""
+
+import argparse
+from pathlib import Path
+
+from two_tasks import finished, plot_success, table
+
+METHODS = {
+    "mtsac_two_tasks": "MT-SAC",
+    "softmod_two_tasks": "Soft Modularization",
+    "softmod_small_two_tasks": "Soft Modularization of MTRL",
+    "care_two_tasks": "CARE",
+    "ptsl_two_tasks": "PTSL",
+    "dendrites_two_tasks": "Active Dendrites",
+}
+THRESHOLDS = dict.fromkeys(METHODS, (0.8, 0.9))
+PAGE = """# The multi-task networks on two tasks
+
+reach-v3 and drawer-close-v3 of Meta-World v3, the setting of [must.md](must.md): v2 reward, 50
+goals, time limit 200, batch 2 x 128, discount 0.95, rates 1e-3, observations normalised, one update
+per two vector steps, 40 thousand steps of each task. Success is that of any step of the episode,
+deterministic policy, each of the 50 goals once; figures are means over the evaluations at 30, 35
+and 40 thousand steps of each task. One process with one thread for each run; minutes are its
+processor time, evaluations included, on a virtual machine of two cores on which other work ran.
+
+    python -m runners.train --gin_file=gin/quick/<experiment>.gin --seed=<seed>
+    python benchmarks/multitask_results.py runs --out docs/results
+
+This page is written by the second command from the runs' metrics.jsonl; runs that have not reached
+their last step are left out. The experiments are {experiments}.
+
+Networks are small here, and differ in size: the table says whether each learns in this time, not
+which is best. The thresholds are those of MT-SAC; a method that misses them is still rising at the
+end in the curves below, or is not, and either is shown as it is. Active Dendrites are published as
+slow learners, which overtake a perceptron only after 800 thousand steps of each task. The two forms
+of Soft Modularization are different networks.
+
+{table}
+![Success of each method](multitask_success.png)
+
+Shaded: the range over seeds, where there are several. Fewer than five seeds decide
+nothing between methods that differ by less than 0.15.
+"""
+
+
+def main() -> None:
+    """Read the runs, write the table and the picture."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    arguments = parser.parse_args()
+    runs = finished(arguments.runs, METHODS)
+    plot_success(runs, METHODS, arguments.out / "multitask_success.png")
+    text = "\n".join(table(runs, METHODS, THRESHOLDS)) + "\n"
+    names = ", ".join(f"`{name}`" for name in runs)
+    (arguments.out / "multitask.md").write_text(PAGE.format(experiments=names, table=text))
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
