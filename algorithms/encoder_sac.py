@@ -102,11 +102,11 @@ class EncoderSAC(SequentialSAC):
 
     @property
     def _critic_groups(self) -> tuple[str, ...]:
-        return ("critic", *({"encoder"} & self.groups.keys()))
+        return ("critic", "encoder") if "encoder" in self.groups else ("critic",)
 
     @property
     def _late_groups(self) -> tuple[str, ...]:
-        return tuple({"task_encoder"} & self.groups.keys())
+        return ("task_encoder",) if "task_encoder" in self.groups else ()
 
     def _critic_pass(self, batch: TensorDict, alpha: Tensor) -> tuple[Tensor, Tensor]:
         now, then = (self._normalised(td["observation"]) for td in (batch, batch["next"]))

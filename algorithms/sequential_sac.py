@@ -30,7 +30,8 @@ class SequentialSAC(SAC):
 
     Sources: garage's MTSAC, which published Active Dendrites (Iyer et al. 2022), and MTRL (Sodhani
     and Zhang 2021), which published CARE and PTSL. Neither clips gradients: bind
-    `SAC.max_norm = None` for them.
+    `SAC.max_norm = None` for them. Both add 1e-6 inside the logarithm of the tanh correction; here
+    log pi is exact.
 
     Args:
         sizes: Sizes of observation and action, and the number of tasks.

@@ -1,6 +1,6 @@
 """Each trunk beside a dense perceptron of as many parameters, forward and backward, in one run.
 
-    python benchmarks/networks.py [--threads 2] [--rounds 9] [--json FILE]
+    python benchmarks/networks.py [--threads 2] [--rounds 9] [--mixed] [--json FILE]
 
 Policies (39 -> 8) and twin critics (43 -> 1, stacked), on batches in equal shares per task: 128
 rows of each of 10 and of 50 tasks. The dense perceptron has three hidden layers of one width,
@@ -128,7 +128,7 @@ def dense(system: System, made: Behind, num_tasks: int, critics: bool) -> Behind
 
 
 def compare(
-    table: dict[str, System], num_tasks: int, rows: int, rounds: int
+    table: dict[str, System], num_tasks: int, rows: int, rounds: int, mixed: bool
 ) -> list[dict[str, Any]]:
     """Milliseconds of forward and backward of each system and of its perceptron."""
     shape = (num_tasks, rows)
@@ -140,6 +140,8 @@ def compare(
         },
         shape,
     )
+    if mixed:
+        td = td.reshape(-1)[torch.randperm(num_tasks * rows)]
 
     def both(net: nn.Module) -> None:
         net.zero_grad()
@@ -182,6 +184,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--mixed", action="store_true", help="rows in any order, not by task")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -191,8 +194,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     results = []
     for num_tasks in (10, 50):
-        results += compare(systems(), num_tasks, 128, arguments.rounds)
-    results += compare(dendrites(), 10, 256, arguments.rounds)
+        results += compare(systems(), num_tasks, 128, arguments.rounds, arguments.mixed)
+    results += compare(dendrites(), 10, 256, arguments.rounds, arguments.mixed)
     worst = max(results, key=lambda row: row["ratio"])
     print(f"\nThe slowest beside its perceptron: {worst['trunk']}, {worst['ratio']:.2f} times")
     if arguments.json:

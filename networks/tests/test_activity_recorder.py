@@ -1,5 +1,6 @@
 """The recorder: what it samples, and whom it leaves alone."""
 
+import functools
 import types
 
 import pytest
@@ -8,9 +9,11 @@ from tensordict import TensorDict
 from torch import nn
 
 from networks.activity_recorder import ActivityRecorder
+from networks.dendrites import Dendrites
 from networks.dendritic import DendriticMLP
 from networks.masked import MaskedMLP
 from networks.mlp import MLP
+from networks.task_context import TaskContext
 
 TRUNKS = {
     "mlp": lambda: MLP(4, 2, 3, hidden=(16, 12)),
@@ -68,6 +71,29 @@ def test_segments_of_a_dendritic_layer():
     gates = d.gather(-1, winner.unsqueeze(-1)).squeeze(-1).sigmoid()
     torch.testing.assert_close(seen["segments_1/gate"], gates.detach())
     assert seen["layer_1/percent_on"] == 3 / 12
+
+
+@pytest.mark.parametrize("gating", ["signed_abs_max", "max"])
+@pytest.mark.parametrize("source", ["one_hot", "input_and_one_hot"])
+def test_segments_of_any_context_are_those_of_the_forward_pass(source, gating):
+    torch.manual_seed(0)
+    context = functools.partial(TaskContext, source=source, preprocess="relu", width=5)
+    dendrites = functools.partial(Dendrites, num_segments=4, gating=gating)
+    trunk = DendriticMLP(4, 2, 3, hidden=(16, 12), context=context, dendrites=dendrites).eval()
+    td = step()
+    x, task = td["observation"], td["task_id"]
+    raw = nn.functional.one_hot(task, 3).float()
+    raw = raw if source == "one_hot" else torch.cat((x, raw), -1)
+    c = nn.functional.relu(nn.functional.linear(raw, *trunk.context.linear.parameters()))
+    (sample,) = trunk.segment_use(x, task).values()
+    weight = trunk.dendrites["1"].weight
+    for row in range(3):
+        for unit in range(12):
+            d = weight[unit] @ c[row]
+            best = (d.abs() if gating == "signed_abs_max" else d).argmax()
+            torch.testing.assert_close(sample.d[row, unit], d)
+            assert sample.winner[row, unit] == best
+            torch.testing.assert_close(sample.gate[row, unit], d[best].sigmoid())
 
 
 def test_begin_forgets():

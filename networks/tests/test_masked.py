@@ -65,6 +65,12 @@ def test_invariant_04_batched_equals_loop(options):
     torch.testing.assert_close(network(x, task, masks), expected, atol=1e-5, rtol=0)
     network.commit(masks)
     torch.testing.assert_close(network(x, task), expected, atol=1e-5, rtol=0)
+    last = network.hidden_activations(x, task)[-1]  # the output layer, by hand, gives the output
+    weight = network.layers[-1].weight.expand(T, -1, -1)
+    if len(network.mask_shapes) == len(network.layers):
+        weight = weight * masks[-1]
+    output = torch.einsum("tri,toi->tro", last, weight) + network.layers[-1].bias
+    torch.testing.assert_close(output, expected, atol=1e-5, rtol=0)
     shuffled = torch.randperm(T * B)
     rows, ids = x.reshape(-1, IN)[shuffled], task.reshape(-1)[shuffled]
     wanted = expected.reshape(-1, OUT)[shuffled]

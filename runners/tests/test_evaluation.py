@@ -199,6 +199,37 @@ def test_a_failed_evaluation_closes_its_environments():
     assert suite.vectors[0].closed and evaluator.due(10)
 
 
+class ActivityWatcher:
+    """Keeps what it was shown."""
+
+    def __init__(self):
+        self.seen = []
+
+    def begin(self):
+        self.seen = []
+
+    def see(self, learner, td, step, active):
+        self.seen.append((td["task_id"].tolist(), step, active.tolist()))
+
+    def summary(self):
+        return {"layer_0/calls": torch.tensor([float(len(self.seen))])}
+
+
+def test_a_recorder_sees_the_episodes_while_they_last_and_is_written(tmp_path):
+    suite, recorder = FakeSuite(), ActivityWatcher()
+    evaluator = Evaluator(seed=3, recorder=recorder)
+    for _ in range(2):  # the second evaluation forgets the first
+        metrics = evaluator(suite, Learner())
+    horizon = suite.spec.horizon
+    expected = [
+        ([0, 1], step, [step <= goal, True]) for goal in range(3) for step in range(horizon)
+    ]
+    assert recorder.seen == expected
+    path = evaluator.write_result(tmp_path, 100, suite, metrics)
+    with np.load(path.with_name("100_activity.npz")) as written:
+        assert dict(written) == {"layer_0/calls": [3.0 * horizon]}
+
+
 def test_due_and_state():
     evaluator = Evaluator(interval=100)
     assert not evaluator.due(0) and not evaluator.due(99)
