@@ -56,10 +56,24 @@ class ModuleBank(nn.Module):
         y = affine(x.movedim(-2, stack), self.weight, self.bias, relu=relu)
         return y.movedim(stack, -2)
 
-    def last(self, x: Tensor) -> Tensor:
-        """`forward` of a network's last layer: in single precision, under autocast as well."""
-        stack = self.weight.dim() - 3
-        return head(x.movedim(-2, stack), self.weight, self.bias).movedim(stack, -2)
+    def mean_of_mixed(self, route: Tensor, x: Tensor) -> Tensor:
+        """Return mean_j M_j (sum_i route_ji x_i) + c_j, a network's last layer.
+
+        Maps come first and mixing second, which gives the same, because both are linear and routes
+        sum to 1: one wide product, and few numbers left to mix. In single precision, under
+        autocast as well.
+
+        Args:
+            route: [*, num_modules, num_modules], target modules first.
+            x: [*, num_modules, in_features].
+
+        Returns:
+            [*, out_features].
+        """
+        size = self.bias.shape[-2:]
+        y = head(x, self.weight.flatten(-3, -2), self.bias.flatten(-2)).unflatten(-1, size)
+        mean: Tensor = (y * route.mT.unsqueeze(-1)).sum((-3, -2)) / size[0]
+        return mean
 
 
 def mixed(route: Tensor, modules: Tensor) -> Tensor:

@@ -102,11 +102,11 @@ class SmallSoftModularMLP(nn.Module):
         """
         features, code = self._parts(x)
         first, *banks, last = cast(Iterable[ModuleBank], self.banks)
-        route, *routes = self._weights(features, code)
-        modules = mixed(route, first.shared(features, relu=True))  # difference 3
+        *routes, last_route = self._weights(features, code)
+        modules = first.shared(features, relu=True)  # difference 3
         for route, bank in zip(routes, banks, strict=True):
-            modules = mixed(route, bank(modules, relu=True))
-        return last.last(modules).mean(-2)  # difference 4
+            modules = bank(mixed(route, modules), relu=True)
+        return last.mean_of_mixed(last_route, modules)  # difference 4
 
     def routing(self, x: Tensor, task: Tensor) -> list[Tensor]:
         """Return the weights between layers.

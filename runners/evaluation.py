@@ -98,6 +98,8 @@ class Evaluator:
         seed: of the evaluation's own environments, and of its actions if it samples them.
         explore: sample actions as in training, as some papers evaluate; results then say
             "stochastic".
+        goals_at_once: goals of each task whose episodes run side by side, each in an environment of
+            its own. Faster with few tasks; one suits many.
         recorder: watches the policy during the episodes (`networks.activity_recorder`); what it saw
             is written beside each result, as `<step>_activity.npz`.
 
@@ -113,9 +115,14 @@ class Evaluator:
         num_goals: int | None = None,
         seed: int = 0,
         explore: bool = False,
+        goals_at_once: int = 1,
         recorder: Recorder | None = None,
     ) -> None:
-        given = {"interval": interval, "episodes_per_goal": episodes_per_goal}
+        given = {
+            "interval": interval,
+            "episodes_per_goal": episodes_per_goal,
+            "goals_at_once": goals_at_once,
+        }
         if num_goals is not None:
             given["num_goals"] = num_goals
         for name, value in given.items():
@@ -123,7 +130,7 @@ class Evaluator:
                 raise ValueError(f"Evaluator.{name} must be at least 1, got {value!r}")
         self.interval, self.episodes_per_goal = interval, episodes_per_goal
         self.num_goals, self.seed, self.explore = num_goals, seed, explore
-        self.recorder = recorder
+        self.goals_at_once, self.recorder = goals_at_once, recorder
         self.success = torch.zeros(0)
         self.episodes: Episodes = {}
         self._asked = self._rounds_done = 0
@@ -152,17 +159,18 @@ class Evaluator:
             # A stream of their own: environments that had to be opened may have drawn before.
             if self.recorder is not None:
                 self.recorder.begin()
+            goals = range(max(map(self._goals, tasks)))
+            goals_in_turn = [goal for goal in goals for _ in range(self.episodes_per_goal)]
             with untouched_randomness(self.seed), evaluating(learner):
                 rounds = [
-                    self._round(suite, learner, tasks, goal)
-                    for goal in range(max(map(self._goals, tasks)))
-                    for _ in range(self.episodes_per_goal)
+                    self._round(suite, learner, tasks, goals_in_turn[i : i + self.goals_at_once])
+                    for i in range(0, len(goals_in_turn), self.goals_at_once)
                 ]
         except BaseException:
             self.close()  # environments in an unknown state are not used again
             raise
         self._rounds_done = self._asked // self.interval
-        self.episodes = {key: torch.stack([r[key] for r in rounds], 1) for key in rounds[0]}
+        self.episodes = {key: torch.cat([r[key] for r in rounds], 1) for key in rounds[0]}
         return self._metrics(tasks)
 
     def _goals(self, task: Any) -> int:
@@ -172,6 +180,7 @@ class Evaluator:
     def _open(self, suite: Any, tasks: Sequence[Any]) -> None:
         if self._suite is not suite:
             self.close()
+            tasks = tuple(tasks) * self.goals_at_once
             self._vector = suite.vector(
                 tasks, self.seed, purpose="evaluation", autoreset=False, terminate_on_success=True
             )
@@ -179,26 +188,30 @@ class Evaluator:
             self._suite, self._start = suite, self._vector.state_dict()
         self._vector.load_state_dict(self._start)
 
-    def _round(self, suite: Any, learner: Any, tasks: Sequence[Any], goal: int) -> Episodes:
-        """One episode for each task, all at once, each with its `goal`-th goal."""
+    def _round(
+        self, suite: Any, learner: Any, tasks: Sequence[Any], goals: Sequence[int]
+    ) -> Episodes:
+        """One episode for each task and goal, all at once; `[num_tasks, goals_at_once]` of each."""
         vector, device = self._vector, device_of(learner)
-        counted = torch.tensor([goal < self._goals(task) for task in tasks])
+        missing = self.goals_at_once - len(goals)  # in the last round: repeated, not counted
+        places = [
+            (task, goal % self._goals(task), place < len(goals) and goal < self._goals(task))
+            for place, goal in enumerate((*goals, *goals[-1:] * missing))
+            for task in tasks
+        ]
         vector.assign(
-            tuple(
-                dataclasses.replace(task, goals=(task.goals[goal % self._goals(task)],))
-                for task in tasks
-            )
+            tuple(dataclasses.replace(task, goals=(task.goals[goal],)) for task, goal, _ in places)
         )
         vector.reset()
-        num = len(tasks)
+        num = len(places)
         result = {
             "success": torch.zeros(num, dtype=torch.bool),
             "valid": torch.ones(num, dtype=torch.bool),
             "return": torch.zeros(num, dtype=torch.float64),
             "length": torch.zeros(num, dtype=torch.int64),
-            "counted": counted,
+            "counted": torch.tensor([counted for *_, counted in places]),
         }
-        active = torch.ones(num, dtype=torch.bool)
+        active = result["counted"].clone()
         for step in range(suite.spec.horizon):
             td = vector.current()
             seen = td.to(device)
@@ -214,7 +227,7 @@ class Evaluator:
             active &= ~td["next", "done"].squeeze(-1)
             if not bool(active.any()):
                 break
-        return result
+        return {key: value.view(-1, len(tasks)).T for key, value in result.items()}
 
     def _metrics(self, tasks: Sequence[Any]) -> dict[str, float]:
         counted = self.episodes["counted"].double()

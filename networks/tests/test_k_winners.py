@@ -60,6 +60,16 @@ def test_matches_a_loop_over_rows_with_many_ties(k):
     assert (winners(x, k).sum(-1) == k).all()
 
 
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("places", [0, 1, 6])
+def test_both_ways_to_the_threshold_agree(monkeypatch, places, strict):
+    x = (torch.randn(2, 40, 30) * 10**places).round() / 10**places  # with many equals, few, none
+    x[0, 0, 3], x[0, 1, 4] = torch.inf, -torch.inf
+    by_order = winners(x, 8, strict)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert torch.equal(winners(x, 8, strict), by_order)
+
+
 def test_ties_stay_without_strictness():
     x = torch.tensor([[1.0, 2.0, 2.0, 2.0, 0.0], [5.0, 4.0, 3.0, 2.0, 1.0]])
     assert winners(x, 2, strict=False).tolist() == [[False, True, True, True, False]] + [

@@ -36,12 +36,10 @@ def test_each_module_is_a_linear_layer(lead, relu):
     for j in range(N):
         expected = [same @ bank.weight[j].t() + bank.bias[j]]
         expected.append(own[..., j, :] @ bank.weight[j].t() + bank.bias[j])
-        last = expected[1]
         if relu:
             expected = [value.relu() for value in expected]
         torch.testing.assert_close(bank.shared(same, relu=relu)[..., j, :], expected[0])
         torch.testing.assert_close(bank(own, relu=relu)[..., j, :], expected[1])
-        torch.testing.assert_close(bank.last(own)[..., j, :], last)
 
 
 @pytest.mark.parametrize("lead", [(5,), (3, 5)])
@@ -53,7 +51,6 @@ def test_a_stack_is_so_many_banks(lead):
     for k, bank in enumerate(banks):
         torch.testing.assert_close(stack.shared(same)[k], bank.shared(same[k]))
         torch.testing.assert_close(stack(own)[k], bank(own[k]))
-        torch.testing.assert_close(stack.last(own)[k], bank.last(own[k]))
 
 
 def test_mixed_is_a_weighted_sum():
@@ -64,6 +61,24 @@ def test_mixed_is_a_weighted_sum():
         for j in range(2):
             expected = sum(route[row, j, i] * modules[row, i] for i in range(N))
             torch.testing.assert_close(y[row, j], expected)
+
+
+@pytest.mark.parametrize("lead", [(), (5,), (3, 5)])
+@pytest.mark.parametrize("stack", [False, True])
+def test_the_last_layer_may_come_before_the_mixing(stack, lead):
+    bank = stacked([build(), build()]) if stack else build()
+    lead = (2, *lead) if stack else lead
+    route = torch.randn(*lead, N, N, dtype=torch.float64).softmax(-1).requires_grad_()
+    x = torch.randn(*lead, N, IN, dtype=torch.float64, requires_grad=True)
+    y, expected = bank.mean_of_mixed(route, x), bank(mixed(route, x)).mean(-2)
+    torch.testing.assert_close(y, expected, atol=1e-10, rtol=0)
+    weights, moved = torch.randn_like(y), (x, *bank.parameters())
+    for got, wanted in zip(
+        torch.autograd.grad((y * weights).sum(), moved),
+        torch.autograd.grad((expected * weights).sum(), moved),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, wanted, atol=1e-10, rtol=0)
 
 
 def test_modules_are_initialised_one_after_the_other():

@@ -167,6 +167,21 @@ def test_goals_episodes_and_unequal_numbers():
     assert result["tasks"]["t0"]["goals"] == [0, 1] and result["tasks"]["t1"]["goals"] == [5]
 
 
+@pytest.mark.parametrize("goals_at_once", [2, 3, 5, 9])
+def test_goals_side_by_side_give_the_same_episodes(goals_at_once):
+    goals, options = ((0, 1, 2), (5,)), {"num_goals": 2, "episodes_per_goal": 2}
+    one, many = Evaluator(**options), Evaluator(goals_at_once=goals_at_once, **options)
+    suite = FakeSuite(goals)
+    metrics = many(suite, Learner())
+    assert metrics == one(FakeSuite(goals), Learner())
+    assert len(suite.goals_seen) == 1 + -(-4 // goals_at_once)
+    assert all(len(seen) == 2 * goals_at_once for seen in suite.goals_seen)
+    assert many.result(10, suite, metrics) == one.result(10, suite, metrics)
+    counted = many.episodes["counted"]
+    for key, value in one.episodes.items():
+        assert torch.equal(many.episodes[key][counted], value[one.episodes["counted"]])
+
+
 def test_modes_and_random_streams_are_left_as_they_were():
     learner = Learner().train()
     learner.net[2].eval()
@@ -270,7 +285,7 @@ def test_sampled_actions_come_from_the_evaluations_own_stream():
     assert evaluator.result(1, suite, metrics)["policy"] == "deterministic"
 
 
-@pytest.mark.parametrize("name", ["interval", "episodes_per_goal", "num_goals"])
+@pytest.mark.parametrize("name", ["interval", "episodes_per_goal", "num_goals", "goals_at_once"])
 def test_bad_arguments(name):
     with pytest.raises(ValueError, match=f"Evaluator.{name}"):
         Evaluator(**{name: 0})
@@ -366,6 +381,24 @@ class Scripted(nn.Module):
 
     def reset(self, mask):
         pass
+
+
+class Follower(nn.Module):
+    """Moves the hand by two rows of what it sees; each row of a batch by itself."""
+
+    def act(self, td, explore):
+        observation = td["observation"]
+        td["action"] = torch.cat((observation[:, -3:], observation[:, :1]), -1)
+        return td
+
+
+def test_meta_world_goals_side_by_side_give_the_same_episodes():
+    suite = MetaWorldSuite(["reach-v3", "push-v3"], horizon=15, workers=0)
+    one, many = (Evaluator(num_goals=5, goals_at_once=number) for number in (1, 3))
+    assert one(suite, Follower()) == many(suite, Follower())
+    assert torch.equal(one.episodes["return"], many.episodes["return"][:, :5])
+    assert one.episodes["return"].unique().numel() == 10
+    one.close(), many.close()
 
 
 @pytest.mark.slow
