@@ -189,7 +189,7 @@ class Evaluator:
         self._vector.load_state_dict(self._start)
 
     def _round(
-        self, suite: Any, learner: Any, tasks: Sequence[Any], goals: Sequence[int]
+        self, suite: Any, learner: Any, tasks: Sequence[Any], goals: list[int]
     ) -> Episodes:
         """One episode for each task and goal, all at once; `[num_tasks, goals_at_once]` of each."""
         vector, device = self._vector, device_of(learner)
