@@ -15,13 +15,13 @@ def head(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return affine(x.to(weight.dtype), weight, bias)
 
 
-def affine(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Tensor:
+def affine(x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool = False) -> Tensor:
     """Return x W^T + c, or its positive part: one product, batched where the weights are.
 
     Args:
         x: [*stack, *, in].
         weight: [*stack, out, in]; the stack is empty for a single network.
-        bias: [*stack, out], or fewer leading dimensions.
+        bias: [*stack, out], or fewer leading dimensions; None for no c.
         relu: set negative values to zero; done in place, on the product before it gets its shape,
             since autograd copies whole tensors for a change through a view.
 
@@ -31,12 +31,14 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False) -> Te
     stack = weight.shape[:-2]
     shape = (*x.shape[:-1], weight.shape[-2])
     if not stack:
-        y = torch.addmm(bias, x.reshape(-1, x.shape[-1]), weight.t())
+        rows, columns = x.reshape(-1, x.shape[-1]), weight.t()
+        y = rows @ columns if bias is None else torch.addmm(bias, rows, columns)
     else:
         number = math.prod(stack)
-        y = torch.baddbmm(
-            bias.expand(*stack, -1).reshape(number, 1, -1),
-            x.reshape(number, -1, x.shape[-1]),
-            weight.reshape(number, *weight.shape[-2:]).transpose(1, 2),
-        )
+        rows = x.reshape(number, -1, x.shape[-1])
+        columns = weight.reshape(number, *weight.shape[-2:]).transpose(1, 2)
+        if bias is None:
+            y = torch.bmm(rows, columns)
+        else:
+            y = torch.baddbmm(bias.expand(*stack, -1).reshape(number, 1, -1), rows, columns)
     return (y.relu_() if relu else y).view(shape)

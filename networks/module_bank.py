@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from networks.affine import affine, head
 from networks.sizes import check_sizes
@@ -46,8 +47,13 @@ class ModuleBank(nn.Module):
         self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]))
 
     def shared(self, x: Tensor, *, relu: bool = False) -> Tensor:
-        """Let every module read the same x: [*, in] -> [*, num_modules, out]; one wide product."""
-        y = affine(x, self.weight.flatten(-3, -2), self.bias.flatten(-2), relu=relu)
+        """Let every module read the same x: [*, in] -> [*, num_modules, out]; one wide product.
+
+        The biases are a column of the weights, which a one in x meets: the product is far wider
+        than x, and to add to it, or to sum its gradient over rows, takes a pass over all of it.
+        """
+        weight = torch.cat((self.weight, self.bias.unsqueeze(-1)), -1).flatten(-3, -2)
+        y = affine(pad(x, (0, 1), value=1.0), weight, None, relu=relu)
         return y.view(*y.shape[:-1], *self.bias.shape[-2:])
 
     def forward(self, x: Tensor, *, relu: bool = False) -> Tensor:
