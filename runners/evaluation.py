@@ -188,9 +188,7 @@ class Evaluator:
             self._suite, self._start = suite, self._vector.state_dict()
         self._vector.load_state_dict(self._start)
 
-    def _round(
-        self, suite: Any, learner: Any, tasks: Sequence[Any], goals: list[int]
-    ) -> Episodes:
+    def _round(self, suite: Any, learner: Any, tasks: Sequence[Any], goals: list[int]) -> Episodes:
         """One episode for each task and goal, all at once; `[num_tasks, goals_at_once]` of each."""
         vector, device = self._vector, device_of(learner)
         missing = self.goals_at_once - len(goals)  # in the last round: repeated, not counted
