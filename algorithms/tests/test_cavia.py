@@ -607,9 +607,13 @@ class Guessing(NamedTuple):
 def test_one_step_adapts_after_meta_training(adapted, kind):
     torch.manual_seed(0)
     sizes = Guessing(1 if kind == "gaussian" else 3)
-    policy = functools.partial(Gated, num_context=2 if adapted == "context" else 0, kind=kind)
-    region = functools.partial(TrustRegion, max_kl=0.1, cg_iterations=5)
-    fast_lr = 2.0 if adapted == "context" else 0.3
+    # The divergence of the policy before the step is not bounded: where that policy is moved far,
+    # it may stop exploring.
+    num_context, fast_lr, max_kl, updates = (
+        (2, 2.0, 0.1, 8) if adapted == "context" else (0, 0.3, 0.03, 12)
+    )
+    policy = functools.partial(Gated, num_context=num_context, kind=kind)
+    region = functools.partial(TrustRegion, max_kl=max_kl, cg_iterations=3)
     learner = CAVIA(sizes, policy=policy, adapted=adapted, fast_lr=fast_lr, trust_region=region)
 
     def experiences(tasks):
@@ -624,8 +628,8 @@ def test_one_step_adapts_after_meta_training(adapted, kind):
         return [float(episodes.mean_return(seen[name])) for name in ("before", "after")]
 
     start = returns()
-    for _ in range(12):
-        learner.update(experiences(20))
+    for _ in range(updates):
+        learner.update(experiences(40))
     end = returns()
     assert end[1] > end[0] + 0.25
-    assert end[1] > start[1] + 0.15, (start, end)
+    assert end[1] > start[1] + 0.15
