@@ -32,7 +32,7 @@ class Surrogate:
     KL(theta) = mean_i  wm_i( KL(pi_i || pi_i^old) )
 
     over tasks i, wm as in `weighted_mean`. At theta_old KL and its gradient are zero; so the
-    Hessian of KL is P^T F P exactly, P being the derivative of the policies by theta and F the
+    Hessian of KL is D^T F D exactly, D being the derivative of the policies by theta and F the
     Hessian of KL by the policies: no third derivative of the network is needed.
 
     Args:
@@ -57,8 +57,8 @@ class Surrogate:
         self.action, self.advantage, self.mask = action, advantage, mask
         self.kl_reduce = kl_reduce
         self.old, self._pull = _linearized(policies, theta)
-        # P^T is linear: its own transpose, taken anywhere, is P. Passing back through the graph of
-        # P^T takes a third of the time of forward differentiation, and less memory.
+        # D^T is linear: its own transpose, taken anywhere, is D. Passing back through the graph of
+        # D^T takes a third of the time of forward differentiation, and less memory.
         _, self._push = _linearized(self._pull, self.old)
         self._old_log_prob = self.old.log_prob(action)
         _, self._bend = _linearized(grad(self._kl), self.old)  # F is symmetric
@@ -71,7 +71,7 @@ class Surrogate:
         return self._loss(policies), self._kl(policies)
 
     def curvature(self, vector: Tensor) -> Tensor:
-        """Return the Hessian of KL at theta_old times a vector, `[P]`: P, then F, then P^T."""
+        """Return the Hessian of KL at theta_old times a vector, `[P]`: D, then F, then D^T."""
         (pushed,) = self._push((vector,))
         (bent,) = self._bend(pushed)
         product: Tensor = self._pull(bent)[0]

@@ -53,7 +53,7 @@ class Choice(NamedTuple):
         return (p.exp() * (p - q)).sum(-1, keepdim=True)
 
     def sample(self):
-        return torch.distributions.Categorical(logits=self.logits).sample()
+        return (self.logits - torch.empty_like(self.logits).exponential_().log()).argmax(-1)
 
     def mode(self):
         return self.logits.argmax(-1)
@@ -495,6 +495,17 @@ def test_acting_task_by_task(dims, adapted, kind):
         deviation = torch.full((TASKS, 2), -0.2).exp().double()
         torch.testing.assert_close(drawn.std(1), deviation, rtol=0.06, atol=0)
     assert not drawn.requires_grad
+
+
+@EACH
+@pytest.mark.parametrize("explore", [True, False])
+def test_acting_reads_no_number(dims, adapted, kind, explore):
+    """On a device without numbers, where whatever would wait for one is an error."""
+    learner = build(dims, adapted, kind).to("meta")
+    td = TensorDict({"observation": torch.zeros(TASKS, 4, 3, device="meta").double()}, [TASKS])
+    td["latent"] = learner.prior(TASKS)["latent"][:, None]
+    action = learner.act(td, explore)["action"]
+    assert action.is_meta and action.shape[:2] == (TASKS, 4)
 
 
 @pytest.mark.parametrize(
