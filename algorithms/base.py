@@ -1,4 +1,4 @@
-"""What every learner offers a loop: `Algorithm`, and what it asks of a suite: `Sizes`."""
+"""What learners offer a loop: `Algorithm`, `MetaAlgorithm`; what they ask of a suite: `Sizes`."""
 
 from abc import ABC, abstractmethod
 from typing import Any, Protocol
@@ -68,3 +68,20 @@ class Algorithm(nn.Module, ABC):
     def policy_state(self) -> dict[str, Any]:
         """State that is enough to act: what an exported policy holds."""
         return {k: v for k, v in self.state_dict().items() if isinstance(v, torch.Tensor)}
+
+
+class MetaAlgorithm(Algorithm):
+    """A learner that infers the task from experience, as a latent that `act` is given.
+
+    The latents of tasks are a TensorDict `[tasks]` with `"latent"` `[tasks, latent_dim]` and
+    `"adaptations"` `[tasks]` int64, how often each was adapted. They belong to the caller: none is
+    kept in the learner or in its state.
+    """
+
+    @abstractmethod
+    def prior(self, num_tasks: int) -> TensorDict:
+        """Return the latents before any experience, `[num_tasks]`."""
+
+    @abstractmethod
+    def adapt(self, experience: TensorDict, prior: TensorDict) -> TensorDict:
+        """Return the latents after one more adaptation, to experience `[tasks, episodes, time]`."""

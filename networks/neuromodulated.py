@@ -1,0 +1,105 @@
+"""The neuromodulated policy: a small branch beside each hidden layer gates its units.
+
+Ben-Iwhiwhu et al., "Context meta-reinforcement learning via neuromodulation", Neural Networks 152,
+2022.
+"""
+
+import functools
+from typing import Any
+
+import gin
+import torch
+from torch import Tensor, nn
+
+from networks.context_policy import ContextPolicy
+from networks.sizes import check_sizes
+
+GATES = ("soft", "hard", "hard_ste")
+
+
+class NeuromodulatedLinear(nn.Module):
+    """A linear layer whose units are gated before the activation.
+
+    z = W_std x + b_std;  m = relu(W_in x + b_in);  g = W_out m + b_out;  y = z * s
+
+    soft:     s = tanh(g)
+    hard:     s = 1 where g >= 0, else -1: turns a unit's sign, and never switches it off
+    hard_ste: s as of hard, but with the derivative of tanh(g)
+
+    1. With the hard gate no gradient reaches W_in, b_in, W_out, b_out: they stay as they were
+       drawn, as in the published experiments. `hard_ste` is our extension, and trains them.
+    2. The published categorical policies take their own activation for m. It is relu in all
+       experiments, and here always.
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, num_modulators: int, gate: str):
+        """Build the three maps.
+
+        Args:
+            in_features: width of x.
+            out_features: width of y.
+            num_modulators: width of m.
+            gate: `soft`, `hard` or `hard_ste`.
+
+        Raises:
+            ValueError: if a size is below 1 or `gate` is unknown.
+        """
+        super().__init__()
+        check_sizes(in_features=in_features, out_features=out_features)
+        check_sizes(num_modulators=num_modulators)
+        if gate not in GATES:
+            raise ValueError(f"gate must be one of {GATES}, got {gate!r}")
+        self.gate = gate
+        self.standard = nn.Linear(in_features, out_features)
+        self.modulators = nn.Linear(in_features, num_modulators)
+        self.gates = nn.Linear(num_modulators, out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x [*, in_features] to [*, out_features]."""
+        z: Tensor = self.standard(x)
+        return z * self.signal(x)
+
+    def signal(self, x: Tensor) -> Tensor:
+        """Return the gates s, [*, out_features]."""
+        g: Tensor = self.gates(torch.relu(self.modulators(x)))
+        if self.gate == "soft":
+            return torch.tanh(g)
+        sign = torch.where(g >= 0, 1.0, -1.0).to(g.dtype)
+        if self.gate == "hard":
+            return sign
+        smooth = torch.tanh(g)
+        return sign + (smooth - smooth.detach())  # the difference is exactly zero
+
+
+@gin.configurable
+class NeuromodulatedPolicy(ContextPolicy):
+    """A `ContextPolicy` whose hidden layers are neuromodulated; the last layer is not.
+
+    x_0 = [s, phi];  x_l = f(z_l * s_l) with z_l, s_l as in `NeuromodulatedLinear`;  u = W x_L + b
+
+    The gates multiply before f. Those of the first layer see observation and context.
+    """
+
+    def __init__(
+        self,
+        observation_dim: int,
+        action_dim: int,
+        *,
+        num_modulators: int = 4,
+        gate: str = "hard",
+        **context_policy: Any,
+    ) -> None:
+        """Build and initialise the layers.
+
+        Args:
+            observation_dim: width of the observation.
+            action_dim: width of the action, or the number of actions of `categorical`.
+            num_modulators: units of the branch beside each hidden layer.
+            gate: `soft`, `hard` or `hard_ste`.
+            **context_policy: arguments of `ContextPolicy`.
+
+        Raises:
+            ValueError: as `ContextPolicy`, or if `num_modulators` is below 1 or `gate` is unknown.
+        """
+        layer = functools.partial(NeuromodulatedLinear, num_modulators=num_modulators, gate=gate)
+        super().__init__(observation_dim, action_dim, layer=layer, **context_policy)
