@@ -1,7 +1,7 @@
 """The half-cheetah of gymnasium's HalfCheetah-v5, with the observation and rewards of its v1."""
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from gymnasium.envs.mujoco import mujoco_env
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from envs.episodes import Environment
+from envs.episodes import Environment, Task, goal_stream
 
 FRAME_SKIP = 5
 CONTROL_COST = 0.05  # half of today's
@@ -110,3 +110,20 @@ def model() -> Any:
     """The model of HalfCheetah-v5, one for all environments of a process: nothing writes to it."""
     path = Path(mujoco_env.__file__).parent / "assets" / "half_cheetah.xml"
     return mujoco.MjModel.from_xml_path(str(path))
+
+
+def build(kind: str, goal_seed: int, max_velocity: float, task: Task) -> Environment:
+    """The environment of a task; goals of kind "direction" are 1 and -1."""
+    if kind == "direction":
+        return HalfCheetah(kind, direction)
+    return HalfCheetah(kind, partial(velocity, goal_seed, max_velocity, task.split))
+
+
+def direction(number: int) -> float:
+    """Forward for goal 0, backward for goal 1."""
+    return 1.0 - 2.0 * number
+
+
+def velocity(goal_seed: int, max_velocity: float, split: str, number: int) -> float:
+    """The velocity of that number."""
+    return float(goal_stream(goal_seed, split, number).uniform(0.0, max_velocity))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from envs.arrays import Arrays, Rules
 from envs.spares import Spares
 
+SPLITS = ("train", "test")
 LARGEST_SQUARE = float(np.finfo(np.float32).max) ** 2
 
 
@@ -47,6 +48,11 @@ class Seed:
         """A generator at the start of the stream, of the kind gymnasium seeds its own with."""
         sequence = np.random.SeedSequence(self.entropy, spawn_key=self.spawn_key)
         return np.random.Generator(np.random.PCG64(sequence))
+
+
+def goal_stream(goal_seed: int, split: str, number: int) -> np.random.Generator:
+    """Where goal `number` of a split is drawn from, for suites with an endless list of goals."""
+    return Seed(goal_seed, (SPLITS.index(split), number)).generator()
 
 
 class Environment(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):

@@ -10,9 +10,9 @@ from typing import Any
 import gin
 
 from envs.arguments import check_number, check_whole
-from envs.cheetah import KINDS, HalfCheetah
-from envs.episodes import Build, Environment, Task
-from envs.numbered import ENDLESS, NumberedSuite, stream
+from envs.cheetah import KINDS, build
+from envs.episodes import Build, Task
+from envs.numbered import ENDLESS, NumberedSuite
 from envs.suite import Spec
 
 
@@ -80,22 +80,5 @@ class HalfCheetahSuite(NumberedSuite):
         }
 
     def build(self, tasks: Sequence[Task]) -> Build:
-        """See `build`."""
+        """See `envs.cheetah.build`."""
         return partial(build, self._kind, self._goal_seed, self._max_velocity)
-
-
-def build(kind: str, goal_seed: int, max_velocity: float, task: Task) -> Environment:
-    """The environment of a task; what a worker is handed, as a partial of this function."""
-    if kind == "direction":
-        return HalfCheetah(kind, direction)
-    return HalfCheetah(kind, partial(velocity, goal_seed, max_velocity, task.split))
-
-
-def direction(number: int) -> float:
-    """Forward for goal 0, backward for goal 1."""
-    return 1.0 - 2.0 * number
-
-
-def velocity(goal_seed: int, max_velocity: float, split: str, number: int) -> float:
-    """The velocity of that number."""
-    return float(stream(goal_seed, split, number).uniform(0.0, max_velocity))

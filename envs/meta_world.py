@@ -12,6 +12,7 @@ import gin
 import numpy as np
 from metaworld import env_dict
 
+from envs.arguments import check_whole
 from envs.episodes import Build, Seed, Task
 from envs.goals import Goals, draw
 from envs.manipulation import build
@@ -134,7 +135,8 @@ class MetaWorldSuite(Suite):
         """
         if len(tasks) < 2:
             return super().choose(num_tasks, tasks, generator)
-        if num_tasks < 1 or num_tasks % len(tasks):
+        check_whole("num_tasks", num_tasks, 1)
+        if num_tasks % len(tasks):
             raise ValueError(
                 f"num_tasks must be a multiple of the {len(tasks)} classes of {self.name} in the "
                 f"split {tasks[0].split!r}, got {num_tasks!r}"

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from envs.arguments import check_whole
 from envs.dynamics import Dynamics, Outcome, State
-from envs.episodes import Task
-from envs.numbered import BatchedSuite, stream
+from envs.episodes import Task, goal_stream
+from envs.numbered import BatchedSuite
 from envs.suite import Spec
 
 REACH = 0.1  # of one step, in each coordinate
@@ -93,5 +93,5 @@ class NavigationSuite(BatchedSuite):
 
 def navigation_goal(goal_seed: int, task: Task, number: int) -> NDArray[np.float32]:
     """The goal `[2]` of that number."""
-    draw = stream(goal_seed, task.split, number).uniform(-EXTENT, EXTENT, 2)
+    draw = goal_stream(goal_seed, task.split, number).uniform(-EXTENT, EXTENT, 2)
     return draw.astype(np.float32)

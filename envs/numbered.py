@@ -3,16 +3,13 @@
 from collections.abc import Sequence
 from functools import partial
 
-import numpy as np
-
 from envs.arrays import Rules
 from envs.batched import BatchedTasks
 from envs.dynamics import Dynamics, Goals, SingleEnv
-from envs.episodes import Build, Seed, Task
+from envs.episodes import SPLITS, Build, Seed, Task
 from envs.suite import PURPOSES, Suite
 from envs.vector import Vector
 
-SPLITS = ("train", "test")
 ENDLESS = 2**31
 LISTED = 50
 
@@ -20,9 +17,9 @@ LISTED = 50
 class NumberedSuite(Suite):
     """A suite of few names, each with the goals number 0 to `num_goals` - 1.
 
-    Goal i of a split is a function of the seed, the split and i (see `stream`): a task means the
-    same in every process and after a resume. `tasks` lists the first 50 goals; `sample` draws from
-    all of them.
+    What goal i of a split is depends on a seed, the split and i alone, so that a task means the
+    same in every process and after a resume (`envs.episodes.goal_stream`). `tasks` lists the first
+    50 goals; `sample` draws from all of them.
 
     Args:
         names: of the tasks, the same in both splits.
@@ -71,9 +68,3 @@ class BatchedSuite(NumberedSuite):
     def build(self, tasks: Sequence[Task]) -> Build:
         """One row as an environment, see `envs.dynamics.SingleEnv`."""
         return partial(SingleEnv, self.dynamics, self.goals)
-
-
-def stream(goal_seed: int, split: str, number: int) -> np.random.Generator:
-    """Where goal `number` of a split is drawn from."""
-    sequence = np.random.SeedSequence(goal_seed, spawn_key=(SPLITS.index(split), number))
-    return np.random.Generator(np.random.PCG64(sequence))

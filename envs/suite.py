@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from envs.arguments import check_whole
 from envs.arrays import Rules
 from envs.episodes import Build, Seed, Task
 from envs.gym_vector import GymVector
@@ -123,8 +124,7 @@ class Suite(ABC):
         self, num_tasks: int, tasks: Sequence[Task], generator: np.random.Generator
     ) -> list[Task]:
         """Which of a split's tasks `sample` takes: uniform, with replacement."""
-        if isinstance(num_tasks, bool) or not isinstance(num_tasks, int) or num_tasks < 1:
-            raise ValueError(f"num_tasks must be a whole number of at least 1, got {num_tasks!r}")
+        check_whole("num_tasks", num_tasks, 1)
         if not tasks:
             raise ValueError(f"split: {self.name} has no tasks in it")
         return [tasks[i] for i in generator.integers(len(tasks), size=num_tasks).tolist()]
@@ -175,8 +175,7 @@ class Suite(ABC):
         """
         if purpose not in PURPOSES:
             raise ValueError(f"purpose must be one of {PURPOSES}, got {purpose!r}")
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"seed must be a whole number of at least 0, got {seed!r}")
+        check_whole("seed", seed, 0)
         chosen = tuple(self.tasks() if tasks is None else tasks)
         if not chosen:
             raise ValueError("tasks must name at least one task, got none")
