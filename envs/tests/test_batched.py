@@ -151,10 +151,16 @@ def test_tasks_take_effect_row_by_row_with_the_next_episode():
             td["action"] = torch.zeros(2, 1)
             vector.step(td)
         # A second assignment while one row still waits for the first.
+        vector.assign([Task("count", 5, goals=(1,)), Task("count", 6, goals=(1,))])
+        vector.step(vector.current().set("action", torch.zeros(2, 1)))
+        assert vector.current()["task_id"].tolist() == [7, 8]
+        vector.assign([Task("count", 3, goals=(1,)), Task("count", 4, goals=(1,))])
+        vector.step(vector.current().set("action", torch.zeros(2, 1)))
+        assert vector.current()["task_id"].tolist() == [7, 4]
         vector.reset()
         vector.assign(goals(5, 5))
         vector.assign(goals(4, 4))
-        assert vector.current()["observation"][:, 0].tolist() == [3, 3]
+        assert vector.current()["observation"][:, 0].tolist() == [1, 1]
         assert vector.tasks == tuple(goals(4, 4))
         assert vector.reset()["observation"][:, 0].tolist() == [4, 4]
     assert seen[:2] == [([2, 4], [0, 1])] * 2 and seen[2:4] == [([3, 4], [7, 1])] * 2

@@ -324,10 +324,12 @@ def test_tasks_are_the_leaves_the_same_ones_in_both_splits():
 def test_a_crash_leads_home_if_one_goes_on():
     walk, rng = TreeWalk(TreeGraph(), TreeLabels(), OneHotPictures()), np.random.default_rng(0)
     state, _ = walk.begin(torch.zeros(1, 1, dtype=torch.int64), rng)
-    for action, kind, ended in ((2, WAIT, False), (1, CRASH, True), (2, HOME, True)):
+    moves = [(2, WAIT), (0, DECISION), (2, WAIT), (1, CRASH), (2, HOME)]
+    for (action, kind), ended in zip(moves, [False] * 3 + [True] * 2, strict=True):
         state, outcome = walk.step(state, torch.tensor([action]), rng)
         assert state["kind"].item() == kind and bool(outcome.terminated) == ended
     assert outcome.reward.item() == 0.0 and outcome.observation.argmax().item() == 0
+    assert state["taken"].item() == state["code"].item() == 0
 
 
 def test_too_few_pictures():
