@@ -13,7 +13,10 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-Arrays = dict[str, NDArray[Any]]
+from envs.arrays import Arrays, Rules
+from envs.spares import Spares
+
+SPLITS = ("train", "test")
 LARGEST_SQUARE = float(np.finfo(np.float32).max) ** 2
 
 
@@ -35,26 +38,6 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Rules:
-    """What is common to all environments of a vector.
-
-    Attributes:
-        observation_dim: width of an observation.
-        action_dim: width of an action.
-        horizon: steps after which an episode is cut (truncated).
-        autoreset: begin the next episode within the step that ends one; otherwise an environment
-            that is done rests until the next reset.
-        terminate_on_success: end an episode (terminated) at its first success.
-    """
-
-    observation_dim: int
-    action_dim: int
-    horizon: int
-    autoreset: bool = True
-    terminate_on_success: bool = False
-
-
-@dataclass(frozen=True)
 class Seed:
     """The random stream of one environment: entropy and spawn key of a `numpy.SeedSequence`."""
 
@@ -67,11 +50,19 @@ class Seed:
         return np.random.Generator(np.random.PCG64(sequence))
 
 
+def goal_stream(goal_seed: int, split: str, number: int) -> np.random.Generator:
+    """Where goal `number` of a split is drawn from, for suites with an endless list of goals."""
+    return Seed(goal_seed, (SPLITS.index(split), number)).generator()
+
+
 class Environment(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
     """One simulator: a gymnasium environment with goals by number and an exact snapshot.
 
-    `reset(options={"goal": i})` begins an episode with goal i. `step` returns the usual five
-    values, with "success" and "unstable" (the simulator broke down; optional) in the info.
+    `reset(options={"goal": i, "rng": generator})` begins an episode with goal i. What is random in
+    it is drawn from the generator (`self.np_random` where there is none), and nothing depends on
+    the episodes before, so that an idle simulator can serve another environment. `step` returns the
+    usual five values, with "success" and "unstable" (the simulator broke down; optional) in the
+    info.
     """
 
     def snapshot(self) -> dict[str, Any]:
@@ -84,45 +75,6 @@ class Environment(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
 
 
 Build = Callable[[Task], Environment]
-
-
-def fields(rules: Rules) -> dict[str, tuple[tuple[int, ...], type[np.generic]]]:
-    """Name -> (shape of one environment's row, dtype) of the arrays a chunk works on."""
-    flag = ((1,), np.bool_)
-    return {
-        "episode": ((), np.int64),
-        "task_id": ((), np.int64),
-        "unstable": ((), np.int64),
-        "action": ((rules.action_dim,), np.float32),
-        "observation": ((rules.observation_dim,), np.float32),
-        "next_observation": ((rules.observation_dim,), np.float32),
-        "reward": ((1,), np.float32),
-        "is_init": flag,
-        "terminated": flag,
-        "truncated": flag,
-        "success": flag,
-        "valid": flag,
-    }
-
-
-def block_size(num_envs: int, rules: Rules) -> int:
-    """Bytes `block` needs."""
-    return sum(
-        num_envs * int(np.prod(shape)) * np.dtype(dtype).itemsize
-        for shape, dtype in fields(rules).values()
-    )
-
-
-def block(buffer: Any, num_envs: int, rules: Rules) -> Arrays:
-    """The arrays of `fields`, each `[num_envs, ...]`, laid out one after the other in a buffer."""
-    arrays: Arrays = {}
-    offset = 0
-    for name, (shape, dtype) in fields(rules).items():
-        count = num_envs * int(np.prod(shape))
-        flat = np.frombuffer(buffer, dtype=dtype, count=count, offset=offset)
-        arrays[name] = flat.reshape(num_envs, *shape)
-        offset += flat.nbytes
-    return arrays
 
 
 class Chunk:
@@ -138,9 +90,15 @@ class Chunk:
     An episode whose simulator breaks down, or gives a non-finite number, ends as truncated at its
     last good observation, with "valid" False and reward 0, and is counted in "unstable". More than
     `max_unstable` of them within the last 1000 episodes are an error (RuntimeError).
+
+    Where an environment takes on a task of another name or split, its simulator is kept, up to
+    `max_spares` of them, and serves the next environment that needs one of that kind.
     """
 
     max_unstable = 50
+    max_spares = 50
+    restarts = 0  # of workers, of which there are none
+    pids: tuple[int, ...] = ()
 
     def __init__(
         self,
@@ -159,16 +117,18 @@ class Chunk:
         self._recent: list[bool] = []
         self._rngs = [seed.generator() for seed in seeds]
         self._environments = [build(task) for task in self._tasks]
+        self._spares: Spares[Environment] = Spares(self.max_spares)
         for i, task in enumerate(self._tasks):
             arrays["task_id"][i] = task.task_id
 
     def reset(self) -> None:
         """Begin a new episode in every environment."""
+        self._place({i: task for i, task in enumerate(self._pending) if task is not None})
         for i in range(len(self._tasks)):
             self._begin(i)
 
     def step(self) -> None:
-        """Read "action", write what follows; see `Rules.autoreset` for the end of an episode."""
+        """Read "action", write what follows; see `envs.arrays.Rules` for the end of an episode."""
         for i in range(len(self._tasks)):
             if self._done[i]:
                 self._rest(i)
@@ -187,6 +147,7 @@ class Chunk:
         """Free the simulators."""
         for environment in self._environments:
             environment.close()
+        self._spares.close()
 
     def state(self) -> list[dict[str, Any]]:
         """One entry per environment; `load` of another chunk of the same rules continues it."""
@@ -207,9 +168,9 @@ class Chunk:
 
     def load(self, states: Sequence[Mapping[str, Any]]) -> None:
         """Continue where `state` was taken."""
+        self._place({i: restored(state["task"]) for i, state in enumerate(states)})
         for i, state in enumerate(states):
-            self._place(i, _task(state["task"]))
-            self._pending[i] = None if state["pending"] is None else _task(state["pending"])
+            self._pending[i] = None if state["pending"] is None else restored(state["pending"])
             self._goals[i] = int(state["goal"])
             self._elapsed[i] = int(state["elapsed"])
             self._done[i] = bool(state["done"])
@@ -218,20 +179,33 @@ class Chunk:
                 self._arrays[name][i] = row
             self._environments[i].restore(state["simulator"])
 
-    def _place(self, i: int, task: Task) -> None:
-        before, self._tasks[i] = self._tasks[i], task
-        self._arrays["task_id"][i] = task.task_id
-        if (before.name, before.split) != (task.name, task.split):
-            self._environments[i].close()
-            self._environments[i] = self._build(task)
+    @staticmethod
+    def assigned(states: Sequence[Mapping[str, Any]]) -> tuple[Task, ...]:
+        """The tasks as last assigned when `state` was taken."""
+        return tuple(restored(state["pending"] or state["task"]) for state in states)
+
+    def _place(self, tasks: Mapping[int, Task]) -> None:
+        """Tasks for some environments; a simulator that one gives up may serve another."""
+        kinds = [(task.name, task.split) for task in self._tasks]
+        moved = [i for i, task in tasks.items() if (task.name, task.split) != kinds[i]]
+        for i in moved:
+            self._spares.put(kinds[i], self._environments[i])
+        for i in moved:
+            spare = self._spares.take((tasks[i].name, tasks[i].split))
+            self._environments[i] = self._build(tasks[i]) if spare is None else spare
+        self._spares.trim()
+        for i, task in tasks.items():
+            self._tasks[i], self._pending[i] = task, None
+            self._arrays["task_id"][i] = task.task_id
 
     def _begin(self, i: int) -> None:
-        pending, self._pending[i] = self._pending[i], None
+        pending = self._pending[i]
         if pending is not None:
-            self._place(i, pending)
+            self._place({i: pending})
         goals = self._tasks[i].goals
         self._goals[i] = goals[int(self._rngs[i].choice(len(goals)))]
-        observation, _ = self._environments[i].reset(options={"goal": self._goals[i]})
+        options = {"goal": self._goals[i], "rng": self._rngs[i]}
+        observation, _ = self._environments[i].reset(options=options)
         if not np.isfinite(observation).all():
             raise RuntimeError(
                 f"{self._tasks[i].name}, goal {self._goals[i]}: the first observation is not finite"
@@ -291,5 +265,6 @@ class Chunk:
             )
 
 
-def _task(state: Mapping[str, Any]) -> Task:
+def restored(state: Mapping[str, Any]) -> Task:
+    """The task whose fields these are."""
     return Task(state["name"], state["task_id"], state["split"], tuple(state["goals"]))

@@ -4,31 +4,32 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from tensordict import TensorDict
 
-from envs.vector import VectorTasks
+from envs.vector import Vector
 
 
-class GymVector(VectorEnv[NDArray[np.float32], NDArray[np.float32], NDArray[Any]]):
-    """The gymnasium face of a `VectorTasks`, with same-step auto-reset.
+class GymVector(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
+    """The gymnasium face of a `Vector`, with same-step auto-reset.
 
     Where an episode ended, `infos["final_obs"]` holds its true last observation, under the mask
     `infos["_final_obs"]`. `infos` also has "success", "valid", "task_id" and "episode", each `[n]`.
     The random streams are fixed where the vector is made: `reset(seed=...)` is refused.
     """
 
-    def __init__(self, vector: VectorTasks) -> None:
+    def __init__(self, vector: Vector) -> None:
         rules = vector.rules
         mode = AutoresetMode.SAME_STEP if rules.autoreset else AutoresetMode.DISABLED
         self.metadata = {"autoreset_mode": mode}
         self.tasks = vector
         self.num_envs = vector.num_envs
         self.single_observation_space = Box(-np.inf, np.inf, (rules.observation_dim,), np.float32)
-        self.single_action_space = Box(-1.0, 1.0, (rules.action_dim,), np.float32)
+        box = Box(-1.0, 1.0, (rules.action_dim,), np.float32)
+        self.single_action_space = Discrete(rules.action_dim) if rules.discrete else box
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
@@ -42,10 +43,11 @@ class GymVector(VectorEnv[NDArray[np.float32], NDArray[np.float32], NDArray[Any]
         return td["observation"].numpy(), self._infos(td)
 
     def step(
-        self, actions: NDArray[np.float32]
+        self, actions: NDArray[Any]
     ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
-        """One step of every environment; actions `[n, action_dim]` in [-1, 1]."""
-        action = torch.as_tensor(np.asarray(actions, dtype=np.float32))
+        """One step of every environment; actions `[n, action_dim]` in [-1, 1], or numbers `[n]`."""
+        discrete = self.tasks.rules.discrete
+        action = torch.as_tensor(np.asarray(actions, dtype=None if discrete else np.float32))
         td = self.tasks.step(TensorDict({"action": action}, batch_size=[self.num_envs]))["next"]
         root = self.tasks.current()
         infos = self._infos(root)

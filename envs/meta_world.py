@@ -12,6 +12,7 @@ import gin
 import numpy as np
 from metaworld import env_dict
 
+from envs.arguments import check_whole
 from envs.episodes import Build, Seed, Task
 from envs.goals import Goals, draw
 from envs.manipulation import build
@@ -123,6 +124,24 @@ class MetaWorldSuite(Suite):
         ids = {name: i for i, name in enumerate(dict.fromkeys(self._train + self._test))}
         names = self._train if split == "train" else self._test
         return tuple(Task(name, ids[name], split, self._numbers(name)) for name in names)
+
+    def choose(
+        self, num_tasks: int, tasks: Sequence[Task], generator: np.random.Generator
+    ) -> list[Task]:
+        """As many tasks of each class, in random order; see `Suite.sample`.
+
+        Raises:
+            ValueError: a number of tasks that the classes cannot share.
+        """
+        if len(tasks) < 2:
+            return super().choose(num_tasks, tasks, generator)
+        check_whole("num_tasks", num_tasks, 1)
+        if num_tasks % len(tasks):
+            raise ValueError(
+                f"num_tasks must be a multiple of the {len(tasks)} classes of {self.name} in the "
+                f"split {tasks[0].split!r}, got {num_tasks!r}"
+            )
+        return [tasks[i % len(tasks)] for i in generator.permutation(num_tasks).tolist()]
 
     def _numbers(self, name: str) -> tuple[int, ...]:
         """Which of the 50 goals a task has."""

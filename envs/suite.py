@@ -3,13 +3,17 @@
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
-from envs.episodes import Build, Rules, Seed, Task
+import numpy as np
+
+from envs.arguments import check_whole
+from envs.arrays import Rules
+from envs.episodes import Build, Seed, Task
 from envs.gym_vector import GymVector
-from envs.vector import VectorTasks
+from envs.vector import Vector, VectorTasks
 
 __all__ = ["Spec", "Suite", "Task", "closest"]
 
@@ -22,10 +26,11 @@ class Spec:
 
     Attributes:
         observation_dim: width of an observation; no task id is part of it.
-        action_dim: width of an action.
+        action_dim: width of an action; where actions are discrete, how many there are.
         num_tasks: number of training tasks.
         horizon: steps after which an episode is cut.
         task_names: of the training tasks, by id; empty where the suite does not name them.
+        discrete: an action is one whole number below `action_dim`, int64.
 
     Raises:
         ValueError: names that are not one for each task.
@@ -36,6 +41,12 @@ class Spec:
     num_tasks: int
     horizon: int
     task_names: tuple[str, ...] = ()
+    discrete: bool = False
+
+    @property
+    def num_actions(self) -> int:
+        """How many actions there are to choose from; 0 where actions are continuous."""
+        return self.action_dim if self.discrete else 0
 
     def __post_init__(self) -> None:
         """Check the names."""
@@ -84,19 +95,56 @@ class Suite(ABC):
     def build(self, tasks: Sequence[Task]) -> Build:
         """What makes the simulator of a task: picklable, free of gin; called once per vector."""
 
+    def numbers(self, task: Task) -> Sequence[int]:
+        """Every goal of a task of `tasks`, which may list only the first of them."""
+        return task.goals
+
+    def sample(
+        self, num_tasks: int, split: str, generator: np.random.Generator
+    ) -> tuple[Task, ...]:
+        """Tasks of one goal each, for a meta-learner: uniform, with replacement.
+
+        Args:
+            num_tasks: how many.
+            split: "train" or "test".
+            generator: where they are drawn from; nothing else decides.
+
+        Raises:
+            ValueError: a number or a split that there is not.
+        """
+        chosen = self.choose(num_tasks, self.tasks(split), generator)
+        numbers = [self.numbers(task) for task in chosen]
+        draws = [int(generator.integers(len(known))) for known in numbers]
+        return tuple(
+            replace(task, goals=(int(known[draw]),))
+            for task, known, draw in zip(chosen, numbers, draws, strict=True)
+        )
+
+    def choose(
+        self, num_tasks: int, tasks: Sequence[Task], generator: np.random.Generator
+    ) -> list[Task]:
+        """Which of a split's tasks `sample` takes: uniform, with replacement."""
+        check_whole("num_tasks", num_tasks, 1)
+        if not tasks:
+            raise ValueError(f"split: {self.name} has no tasks in it")
+        return [tasks[i] for i in generator.integers(len(tasks), size=num_tasks).tolist()]
+
     def check(self, tasks: Sequence[Task]) -> None:
         """ValueError unless every task is one of this suite, with goals the suite has."""
+        splits = dict.fromkeys(task.split for task in tasks)
+        known = {split: {task.name: task for task in self.tasks(split)} for split in splits}
         for task in tasks:
-            known = {known.name: known for known in self.tasks(task.split)}
-            if task.name not in known:
+            names = known[task.split]
+            if task.name not in names:
                 raise ValueError(
                     f"tasks: {self.name} has no task {task.name!r} in split {task.split!r}"
-                    f"{closest(task.name, list(known))}"
+                    f"{closest(task.name, list(names))}"
                 )
-            if not task.goals or not set(task.goals) <= set(known[task.name].goals):
+            numbers = self.numbers(names[task.name])
+            if not task.goals or not all(goal in numbers for goal in task.goals):
                 raise ValueError(
-                    f"tasks: goals of {task.name} must be among {known[task.name].goals[0]} to "
-                    f"{known[task.name].goals[-1]} and at least one, got {task.goals}"
+                    f"tasks: goals of {task.name} must be among {numbers[0]} to {numbers[-1]} "
+                    f"and at least one, got {task.goals}"
                 )
 
     def seeds(self, count: int, seed: int, purpose: str) -> tuple[Seed, ...]:
@@ -112,14 +160,14 @@ class Suite(ABC):
         purpose: str = "train",
         autoreset: bool = True,
         terminate_on_success: bool = False,
-    ) -> VectorTasks:
+    ) -> Vector:
         """Environments side by side, one for each of `tasks` (all training tasks by default).
 
         Args:
             tasks: a name may occur more than once.
             seed: the same seed gives the same trajectories under the same actions.
             purpose: "train" or "evaluation", two independent families of random streams.
-            autoreset: see `envs.episodes.Rules`.
+            autoreset: see `envs.arrays.Rules`.
             terminate_on_success: end an episode at its first success.
 
         Raises:
@@ -127,27 +175,32 @@ class Suite(ABC):
         """
         if purpose not in PURPOSES:
             raise ValueError(f"purpose must be one of {PURPOSES}, got {purpose!r}")
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"seed must be a whole number of at least 0, got {seed!r}")
+        check_whole("seed", seed, 0)
         chosen = tuple(self.tasks() if tasks is None else tasks)
         if not chosen:
             raise ValueError("tasks must name at least one task, got none")
         self.check(chosen)
         spec = self.spec
+        rules = Rules(
+            spec.observation_dim,
+            spec.action_dim,
+            spec.horizon,
+            autoreset=autoreset,
+            terminate_on_success=terminate_on_success,
+            discrete=spec.discrete,
+        )
+        return self.start(chosen, rules, seed, purpose)
+
+    def start(self, tasks: Sequence[Task], rules: Rules, seed: int, purpose: str) -> Vector:
+        """The vector of arguments that were checked: a simulator for each environment."""
         workers = os.cpu_count() or 1 if self._workers is None else self._workers
         return VectorTasks(
-            self.build(chosen),
-            chosen,
-            Rules(
-                spec.observation_dim,
-                spec.action_dim,
-                spec.horizon,
-                autoreset=autoreset,
-                terminate_on_success=terminate_on_success,
-            ),
-            seeds=self.seeds(len(chosen), seed, purpose),
+            self.build(tasks),
+            tasks,
+            rules,
+            seeds=self.seeds(len(tasks), seed, purpose),
             check=self.check,
-            workers=min(workers, len(chosen)),
+            workers=min(workers, len(tasks)),
             timeout=self._timeout,
         )
 

@@ -8,26 +8,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tensordict import TensorDict
-from torch import Tensor
 
-from envs.episodes import Arrays, Build, Chunk, Rules, Seed, Task, block, block_size
+from envs import plain
+from envs.arrays import Arrays, Rules, new_arrays
+from envs.engine import Engine
+from envs.episodes import Build, Chunk, Seed, Task
 from envs.workers import WorkerPool
 
 STATE_FORMAT = 1
 LOW, HIGH = np.float32(-1.0), np.float32(1.0)
 
 
-class VectorTasks:
-    """Environments that step together, one task each.
+class Vector:
+    """Environments that step together, one task each, spoken to in TensorDict.
 
     Args:
-        build: makes the simulator of a task.
+        engine: what steps them.
+        arrays: where the engine reads and writes, those of `envs.arrays.fields`.
         tasks: one per environment.
         rules: sizes, horizon, what happens at the end of an episode.
-        seeds: one random stream per environment.
         check: raises ValueError for tasks that `assign` must refuse.
-        workers: worker processes; 0 steps in this process. The numbers are the same.
-        timeout: seconds after which a worker counts as hung.
 
     A transition that must not be stored has ("next", "valid") False: its worker died, its simulator
     broke down, or the environment was resting. If such a transition also ends an episode that was
@@ -36,27 +36,15 @@ class VectorTasks:
 
     def __init__(
         self,
-        build: Build,
+        engine: Engine,
+        arrays: Arrays,
         tasks: Sequence[Task],
         rules: Rules,
-        *,
-        seeds: Sequence[Seed],
         check: Callable[[Sequence[Task]], None],
-        workers: int = 0,
-        timeout: float = 60.0,
     ) -> None:
+        self._chunk, self._arrays = engine, arrays
         self._tasks, self._rules, self._check = tuple(tasks), rules, check
         self._past = {"worker_restarts": 0, "unstable_episodes": 0}
-        self._chunk: Chunk | WorkerPool
-        self._arrays: Arrays
-        if workers:
-            self._chunk = WorkerPool(build, self._tasks, seeds, rules, workers, timeout)
-            self._arrays = self._chunk.arrays
-        else:
-            buffer = bytearray(block_size(len(tasks), rules))
-            self._arrays = block(buffer, len(tasks), rules)
-            self._arrays["episode"][:] = -1
-            self._chunk = Chunk(build, self._tasks, seeds, rules, self._arrays)
         self._begun = False
         self._closed = False
 
@@ -78,9 +66,8 @@ class VectorTasks:
     @property
     def faults(self) -> dict[str, int]:
         """Counts since the beginning: "worker_restarts" and "unstable_episodes"."""
-        restarts = self._chunk.restarts if isinstance(self._chunk, WorkerPool) else 0
         return {
-            "worker_restarts": self._past["worker_restarts"] + restarts,
+            "worker_restarts": self._past["worker_restarts"] + self._chunk.restarts,
             "unstable_episodes": self._past["unstable_episodes"]
             + int(self._arrays["unstable"].sum()),
         }
@@ -88,7 +75,7 @@ class VectorTasks:
     @property
     def worker_pids(self) -> tuple[int, ...]:
         """Process ids of the workers; empty when stepping in this process."""
-        return self._chunk.pids if isinstance(self._chunk, WorkerPool) else ()
+        return self._chunk.pids
 
     def reset(self) -> TensorDict:
         """Begin a new episode everywhere and return `current()`."""
@@ -114,31 +101,46 @@ class VectorTasks:
         """One step of every environment.
 
         Args:
-            td: "action" `[n, action_dim]` in [-1, 1] (clipped).
+            td: "action" `[n, action_dim]` in [-1, 1] (clipped; td keeps its own), or, where actions
+                are discrete, whole numbers `[n]` below `action_dim`.
 
         Returns:
             the same TensorDict with its "next" part: "observation" (at the end of an episode its
             true last one), "reward", "terminated", "truncated", "done", "success", "valid".
 
         Raises:
-            ValueError: an action of the wrong shape or not finite.
+            ValueError: an action of the wrong shape or kind, not finite, or not one there is.
             RuntimeError: not reset yet, closed, or workers that fail again and again.
         """
         self._open()
         if not self._begun:
             raise RuntimeError("step before the first reset; call reset() or load_state_dict()")
-        action = td["action"].detach().cpu().numpy()
-        if action.shape != self._arrays["action"].shape:
-            raise ValueError(
-                f"action must have shape {self._arrays['action'].shape}, got {action.shape}"
-            )
-        if not np.isfinite(action).all():
-            rows = np.flatnonzero(~np.isfinite(action).all(axis=1)).tolist()
-            raise ValueError(f"action has non-finite numbers in rows {rows}; look at the policy")
-        np.minimum(np.maximum(action, LOW), HIGH, out=self._arrays["action"])
+        self._act(td["action"].detach().cpu().numpy())
         self._chunk.step()
         td["next"] = self._next()
         return td
+
+    def _act(self, action: NDArray[Any]) -> None:
+        rows = self._arrays["action"]
+        if action.shape != rows.shape:
+            raise ValueError(f"action must have shape {rows.shape}, got {action.shape}")
+        if not self._rules.discrete:
+            if not np.isfinite(action).all():
+                wrong = np.flatnonzero(~np.isfinite(action).all(axis=1)).tolist()
+                raise ValueError(
+                    f"action has non-finite numbers in rows {wrong}; look at the policy"
+                )
+            np.minimum(np.maximum(action, LOW), HIGH, out=rows)
+            return
+        if action.dtype.kind not in "iu":
+            raise ValueError(f"action must be whole numbers, got {action.dtype}")
+        outside = (action < 0) | (action >= self._rules.action_dim)
+        if outside.any():
+            raise ValueError(
+                f"action must be below {self._rules.action_dim} and not negative, got "
+                f"{action[outside].tolist()} in rows {np.flatnonzero(outside).tolist()}"
+            )
+        rows[:] = action
 
     def _next(self) -> TensorDict:
         arrays = self._arrays
@@ -175,7 +177,7 @@ class VectorTasks:
             "format": STATE_FORMAT,
             "begun": self._begun,
             "faults": self.faults,
-            "environments": [_tensors(state) for state in self._chunk.state()],
+            "environments": plain.tensors(self._chunk.state()),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -189,11 +191,12 @@ class VectorTasks:
             raise ValueError(
                 f"state has format {state.get('format')!r}, this version reads {STATE_FORMAT}"
             )
-        states = [_arrays(entry) for entry in state["environments"]]
-        if len(states) != self.num_envs:
-            raise ValueError(f"state is of {len(states)} environments, this has {self.num_envs}")
-        self._tasks = tuple(_assigned(entry) for entry in states)
-        self._check(self._tasks)
+        states = plain.arrays(state["environments"])
+        tasks = self._chunk.assigned(states)
+        if len(tasks) != self.num_envs:
+            raise ValueError(f"state is of {len(tasks)} environments, this has {self.num_envs}")
+        self._check(tasks)
+        self._tasks = tasks
         self._chunk.load(states)
         self._begun = bool(state["begun"])
         for name in self._past:
@@ -224,29 +227,33 @@ class VectorTasks:
             raise RuntimeError("this vector is closed")
 
 
-def _assigned(state: Mapping[str, Any]) -> Task:
-    task = state["pending"] or state["task"]
-    return Task(task["name"], task["task_id"], task["split"], tuple(task["goals"]))
+class VectorTasks(Vector):
+    """A `Vector` of one simulator for each environment.
 
+    Args:
+        build: makes the simulator of a task.
+        tasks: one per environment.
+        rules: sizes, horizon, what happens at the end of an episode.
+        seeds: one random stream per environment.
+        check: raises ValueError for tasks that `assign` must refuse.
+        workers: worker processes; 0 steps in this process. The numbers are the same.
+        timeout: seconds after which a worker counts as hung.
+    """
 
-def _tensors(tree: Any) -> Any:
-    """The same tree with tensors for arrays and lists for tuples."""
-    if isinstance(tree, np.ndarray):
-        array: NDArray[Any] = np.array(tree, order="C")
-        return torch.from_numpy(array)
-    if isinstance(tree, Mapping):
-        return {key: _tensors(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [_tensors(value) for value in tree]
-    return tree
-
-
-def _arrays(tree: Any) -> Any:
-    """The inverse of `_tensors`."""
-    if isinstance(tree, Tensor):
-        return tree.cpu().numpy()
-    if isinstance(tree, Mapping):
-        return {key: _arrays(value) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [_arrays(value) for value in tree]
-    return tree
+    def __init__(
+        self,
+        build: Build,
+        tasks: Sequence[Task],
+        rules: Rules,
+        *,
+        seeds: Sequence[Seed],
+        check: Callable[[Sequence[Task]], None],
+        workers: int = 0,
+        timeout: float = 60.0,
+    ) -> None:
+        if workers:
+            pool = WorkerPool(build, tasks, seeds, rules, workers, timeout)
+            super().__init__(pool, pool.arrays, tasks, rules, check)
+        else:
+            arrays = new_arrays(len(tasks), rules)
+            super().__init__(Chunk(build, tasks, seeds, rules, arrays), arrays, tasks, rules, check)

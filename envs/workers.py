@@ -27,7 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from envs.episodes import Arrays, Build, Chunk, Rules, Seed, Task, block, block_size
+from envs.arrays import Arrays, Rules, block, block_size
+from envs.episodes import Build, Chunk, Seed, Task
 
 TICKET = struct.Struct("<q")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -41,7 +42,7 @@ class WorkerPool:
         build: makes the simulator of a task; picklable.
         tasks: one per environment.
         seeds: one per environment.
-        rules: see `envs.episodes.Rules`.
+        rules: see `envs.arrays.Rules`.
         workers: number of processes.
         timeout: seconds a worker may take to answer, before it counts as hung.
 
@@ -54,6 +55,7 @@ class WorkerPool:
     max_restarts = 5
     window = 600.0
     start_timeout = 300.0
+    assigned = staticmethod(Chunk.assigned)
 
     def __init__(
         self,
@@ -132,10 +134,7 @@ class WorkerPool:
 
     def load(self, states: Sequence[dict[str, Any]]) -> None:
         """Continue where `state` was taken."""
-        self._tasks = [
-            Task(**{**entry, "goals": tuple(entry["goals"])})
-            for entry in (state["pending"] or state["task"] for state in states)
-        ]
+        self._tasks = list(self.assigned(states))
         while failed := self._all("load", lambda rows: list(states[rows])):
             for index, fault in failed.items():
                 self._replace(index, fault)

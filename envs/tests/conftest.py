@@ -28,11 +28,15 @@ def rollout():
     """Step a vector with seeded uniform actions; a stacked TensorDict `[steps, n]`."""
 
     def run(vector, steps, seed=0, start=None):
-        generator = torch.Generator().manual_seed(seed)
+        generator, rules = torch.Generator().manual_seed(seed), vector.rules
         td, out = start if start is not None else vector.reset(), []
         for _ in range(steps):
-            size = (vector.num_envs, vector.rules.action_dim)
-            td["action"] = torch.rand(size, generator=generator) * 2 - 1
+            if rules.discrete:
+                size = (vector.num_envs,)
+                td["action"] = torch.randint(rules.action_dim, size, generator=generator)
+            else:
+                size = (vector.num_envs, rules.action_dim)
+                td["action"] = torch.rand(size, generator=generator) * 2 - 1
             out.append(vector.step(td))
             td = vector.current()
         return torch.stack(out)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from envs.episodes import Rules, Seed
+from envs.arrays import Rules
+from envs.episodes import Seed
 from envs.plane import build
 from envs.point_mass import PointMassSuite
 from envs.vector import VectorTasks

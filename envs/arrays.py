@@ -1,0 +1,84 @@
+"""The plain numpy arrays an engine reads actions from and writes transitions to.
+
+They lie one after the other in one buffer, so that worker processes can share them. This module
+imports neither torch nor gin, as `envs.episodes`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is common to all environments of a vector.
+
+    Attributes:
+        observation_dim: width of an observation.
+        action_dim: width of an action, or the number of actions to choose from.
+        horizon: steps after which an episode is cut (truncated).
+        autoreset: begin the next episode within the step that ends one; otherwise an environment
+            that is done rests until the next reset.
+        terminate_on_success: end an episode (terminated) at its first success.
+        discrete: an action is one whole number below `action_dim`.
+    """
+
+    observation_dim: int
+    action_dim: int
+    horizon: int
+    autoreset: bool = True
+    terminate_on_success: bool = False
+    discrete: bool = False
+
+
+def fields(rules: Rules) -> dict[str, tuple[tuple[int, ...], type[np.generic]]]:
+    """Name -> (shape of one environment's row, dtype) of the arrays a chunk works on."""
+    flag: tuple[tuple[int, ...], type[np.generic]] = ((1,), np.bool_)
+    action: tuple[tuple[int, ...], type[np.generic]] = ((rules.action_dim,), np.float32)
+    if rules.discrete:
+        action = ((), np.int64)
+    return {
+        "episode": ((), np.int64),
+        "task_id": ((), np.int64),
+        "unstable": ((), np.int64),
+        "action": action,
+        "observation": ((rules.observation_dim,), np.float32),
+        "next_observation": ((rules.observation_dim,), np.float32),
+        "reward": ((1,), np.float32),
+        "is_init": flag,
+        "terminated": flag,
+        "truncated": flag,
+        "success": flag,
+        "valid": flag,
+    }
+
+
+def block_size(num_envs: int, rules: Rules) -> int:
+    """Bytes `block` needs."""
+    return sum(
+        num_envs * int(np.prod(shape)) * np.dtype(dtype).itemsize
+        for shape, dtype in fields(rules).values()
+    )
+
+
+def block(buffer: Any, num_envs: int, rules: Rules) -> Arrays:
+    """The arrays of `fields`, each `[num_envs, ...]`, laid out one after the other in a buffer."""
+    arrays: Arrays = {}
+    offset = 0
+    for name, (shape, dtype) in fields(rules).items():
+        count = num_envs * int(np.prod(shape))
+        flat = np.frombuffer(buffer, dtype=dtype, count=count, offset=offset)
+        arrays[name] = flat.reshape(num_envs, *shape)
+        offset += flat.nbytes
+    return arrays
+
+
+def new_arrays(num_envs: int, rules: Rules) -> Arrays:
+    """The arrays of `fields` before the first episode."""
+    arrays = block(bytearray(block_size(num_envs, rules)), num_envs, rules)
+    arrays["episode"][:] = -1
+    return arrays

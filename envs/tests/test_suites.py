@@ -1,0 +1,165 @@
+"""What every suite has in common: the keys of a step, tasks by sample, the part of gin it has."""
+
+import json
+import pickle
+from pathlib import Path
+
+import gin
+import numpy as np
+import pytest
+import torch
+
+from envs.ct_graph import CTGraphSuite
+from envs.half_cheetah import HalfCheetahSuite
+from envs.meta_world import MetaWorldSuite
+from envs.navigation import NavigationSuite
+from envs.point_mass import PointMassSuite
+from envs.suite import Spec
+from envs.tree_graph import TreeGraph
+from envs.tree_pictures import PatternPictures
+
+PARTS = Path(__file__).resolve().parents[2] / "gin" / "envs"
+SUITES = {
+    "point-mass": PointMassSuite(2),
+    "navigation": NavigationSuite(),
+    "ct-graph": CTGraphSuite(),
+    "ct-graph-images": CTGraphSuite(TreeGraph(delay=0.2), pictures=PatternPictures(noise=3)),
+    "half-cheetah-direction": HalfCheetahSuite(workers=0),
+    "half-cheetah-velocity": HalfCheetahSuite("velocity", workers=0),
+    "reach": MetaWorldSuite(["reach-v3"], horizon=20, workers=0),
+}
+GIN = {
+    "navigation": Spec(2, 2, 1, 100, ("navigation",)),
+    "ct_graph_d2": Spec(17, 3, 1, 7, ("ct-graph-d2",), discrete=True),
+    "ct_graph_d3": Spec(33, 3, 1, 9, ("ct-graph-d3",), discrete=True),
+    "ct_graph_d4": Spec(65, 3, 1, 11, ("ct-graph-d4",), discrete=True),
+    "half_cheetah_direction": Spec(20, 6, 1, 200, ("half-cheetah-direction",)),
+    "half_cheetah_velocity": Spec(20, 6, 1, 200, ("half-cheetah-velocity",)),
+    "ml1_push": Spec(39, 4, 1, 200, ("push-v3",)),
+    "ml10": Spec(39, 4, 10, 200, MetaWorldSuite("ML10").spec.task_names),
+    "ml45": Spec(39, 4, 45, 200, MetaWorldSuite("ML45").spec.task_names),
+}
+
+
+@pytest.fixture(params=SUITES)
+def suite(request, goals):
+    if request.param == "reach":
+        SUITES["reach"]._goals = {"train": {"reach-v3": goals["train"]["reach-v3"] * 5}}
+    return SUITES[request.param]
+
+
+def sampled(suite, count=3, split="train", seed=0):
+    return suite.sample(count, split, np.random.default_rng(seed))
+
+
+def test_keys_shapes_and_types_of_a_step(suite, rollout):
+    spec = suite.spec
+    with suite.vector(sampled(suite), autoreset=False) as vector:
+        root = vector.reset()
+        td = rollout(vector, 4)
+    assert set(root.keys()) == {"observation", "task_id", "is_init", "episode"}
+    assert root.batch_size == (3,) and root["observation"].shape == (3, spec.observation_dim)
+    assert root["observation"].dtype == torch.float32 and root["task_id"].dtype == torch.int64
+    assert root["task_id"].shape == root["episode"].shape == (3,)
+    assert root["is_init"].shape == (3, 1) and root["is_init"].all()
+    flags = {"terminated", "truncated", "done", "success", "valid"}
+    assert set(td["next"].keys()) == {"observation", "reward", *flags}
+    assert td["next", "observation"].shape == (4, 3, spec.observation_dim)
+    assert td["next", "observation"].dtype == torch.float32
+    assert td["next", "reward"].shape == (4, 3, 1) and td["next", "reward"].dtype == torch.float32
+    for flag in flags:
+        assert td["next", flag].shape == (4, 3, 1) and td["next", flag].dtype == torch.bool
+    assert td["next"].isfinite().all() and td["next", "valid"][0].all()
+    done = td["next", "terminated"] | td["next", "truncated"]
+    assert torch.equal(td["next", "done"], done)
+    if spec.discrete:
+        assert td["action"].shape == (4, 3) and td["action"].dtype == torch.int64
+        assert spec.num_actions == spec.action_dim
+    else:
+        assert td["action"].shape == (4, 3, spec.action_dim) and spec.num_actions == 0
+
+
+def test_sampled_tasks_are_records_with_one_goal(suite):
+    splits = ("train",) if suite.name.startswith("custom") else ("train", "test")
+    for split in splits:
+        tasks = sampled(suite, 60, split)
+        assert len(tasks) == 60 and tasks == sampled(suite, 60, split)
+        assert tasks != sampled(suite, 60, split, seed=1)
+        suite.check(tasks)
+        for task in tasks:
+            assert task.split == split and len(task.goals) == 1 and type(task.goals[0]) is int
+            assert task.task_id == {t.name: t.task_id for t in suite.tasks(split)}[task.name]
+        assert pickle.loads(pickle.dumps(tasks)) == tasks and {hash(task) for task in tasks}
+        assert len({task.goals for task in tasks}) > 1
+    rng = np.random.default_rng(0)
+    assert suite.sample(5, "train", rng) != suite.sample(5, "train", rng)
+    for count in (0, True, 2.0, "3"):
+        with pytest.raises(ValueError, match="num_tasks"):
+            suite.sample(count, "train", rng)
+    with pytest.raises(ValueError, match="split"):
+        suite.sample(2, "validation", rng)
+
+
+def test_a_task_means_the_same_in_every_vector(suite, rollout, same):
+    """The goal follows from its number: whatever was drawn before, in whichever vector."""
+    tasks = sampled(suite, 4, seed=5)
+    with suite.vector(tasks, seed=1, autoreset=False) as vector:
+        expected = rollout(vector, 6)
+    with suite.vector(sampled(suite, 4, seed=6), seed=1, autoreset=False) as vector:
+        vector.assign(tasks)
+        same(rollout(vector, 6), expected)
+
+
+def test_rounds_of_a_meta_learner(suite):
+    """Assign, reset, step until all are done; those that are done rest, invalid, until the next."""
+    spec = suite.spec
+    with suite.vector(sampled(suite), autoreset=False) as vector:
+        for phase in range(3):
+            vector.assign(sampled(suite, seed=phase))
+            root = vector.reset()
+            assert root["episode"].tolist() == [phase] * 3 and root["is_init"].all()
+            lengths, alive = torch.zeros(3), torch.ones(3, dtype=torch.bool)
+            for _ in range(spec.horizon):
+                td = vector.current()
+                size = (3,) if spec.discrete else (3, spec.action_dim)
+                kind = torch.int64 if spec.discrete else torch.float32
+                td["action"] = torch.zeros(size, dtype=kind)
+                now = vector.step(td)["next"]
+                assert torch.equal(now["valid"][:, 0], alive)
+                lengths += now["valid"][:, 0]
+                alive = alive & ~now["done"][:, 0]
+                if not alive.any():
+                    break
+            assert not alive.any() and lengths.min() >= 1
+
+
+def test_what_a_worker_is_handed_can_be_pickled(suite):
+    (task, *_) = sampled(suite, 1)
+    build = pickle.loads(pickle.dumps(suite.build([task])))
+    environment = build(task)
+    observation, _ = environment.reset(options={"goal": task.goals[0]})
+    assert observation.shape == (suite.spec.observation_dim,)
+    assert environment.observation_space.contains(observation)
+    row = environment.step(environment.action_space.sample())
+    assert row[0].shape == observation.shape and "success" in row[4]
+    environment.close()
+
+
+def test_protocol_is_json(suite):
+    protocol = suite.protocol()
+    assert protocol == json.loads(json.dumps(protocol))
+    assert protocol["benchmark"] == suite.name and protocol["horizon"] == suite.spec.horizon
+
+
+@pytest.mark.skipif(not PARTS.is_dir(), reason="the package stands alone")
+@pytest.mark.parametrize("part", GIN)
+def test_gin_part_builds_its_suite(part):
+    text = (PARTS / f"{part}.gin").read_text()
+    assert "train.suite = @" in text
+    gin.parse_config(text, skip_unknown=["train"])
+    (name,) = [line.split("@")[1][:-2] for line in text.splitlines() if "train.suite" in line]
+    made = gin.get_configurable(name)()
+    assert made.spec == GIN[part]
+    for split in ("train", "test"):
+        count = len(made.tasks(split)) * 2
+        assert len(sampled(made, count, split)) == count
