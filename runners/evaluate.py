@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
     result = evaluator.result(run.step, run.suite, metrics)
     name = f"evaluate_{run.step}_seed_{evaluator.seed}"
     path = evaluator.write_result(run.folder / "eval", run.step, run.suite, metrics, name=name)
-    _print(result, path)
+    _print(result, evaluator.table(result), path)
     return FINISHED
 
 
@@ -72,34 +72,23 @@ def _not_one_folder(rest: list[str]) -> str:
     return "" if len(rest) == 1 else f"one run folder is needed, got {len(rest)}"
 
 
-def _print(result: dict[str, Any], path: Path | None) -> None:
-    """A table per task: framed on a terminal, tab-separated when piped."""
-    header = ("task", "success", "return", "length", "episodes")
-    rows: list[tuple[str, ...]] = [
-        (
-            name,
-            f"{task['success_rate']:.3f}",
-            f"{task['return']:.1f}",
-            f"{task['episode_length']:.1f}",
-            str(task["episodes"]),
-        )
-        for name, task in result["tasks"].items()
-    ]
-    mean = f"{result['success_rate']:.3f}"
+def _print(result: dict[str, Any], cells: Any, path: Path | None) -> None:
+    """The evaluator's table: framed on a terminal, tab-separated when piped."""
     if sys.stdout.isatty():
         table = importlib.import_module("rich.table").Table(
-            *header,
+            *cells.header,
             title=f"{result['suite']} at step {result['step']:,}, {result['policy']} policy",
         )
         for column in table.columns[1:]:
             column.justify = "right"
-        for row in rows:
+        for row in cells.rows:
             table.add_row(*row)
         table.add_section()
-        table.add_row("mean", mean, style="bold")
+        for row in cells.foot:
+            table.add_row(*row, style="bold")
         importlib.import_module("rich.console").Console().print(table)
     else:
-        for row in (header, *rows, ("mean", mean)):
+        for row in (cells.header, *cells.rows, *cells.foot):
             print("\t".join(row))
     if path is not None:
         print(f"written to {path}", file=sys.stderr)

@@ -1,13 +1,14 @@
 """Evaluator: Meta-World's protocol, on environments and random streams of its own."""
 
+import copy
 import dataclasses
 import io
-import json
 import logging
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Protocol
 
 import gin
@@ -17,6 +18,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from runners.compatibility import versions
+from runners.evaluation_results import Scheduled, Table, write_result
 from runners.files import disk_is_full, write_atomically
 
 log = logging.getLogger("absl")
@@ -80,7 +82,7 @@ def device_of(learner: nn.Module) -> torch.device:
 
 
 @gin.configurable
-class Evaluator:
+class Evaluator(Scheduled):
     """Every goal of every task once, as Meta-World prescribes: with the deterministic policy.
 
     An episode ends at its first success, and is a success if one step was
@@ -118,30 +120,21 @@ class Evaluator:
         goals_at_once: int = 1,
         recorder: Recorder | None = None,
     ) -> None:
-        given = {
-            "interval": interval,
-            "episodes_per_goal": episodes_per_goal,
-            "goals_at_once": goals_at_once,
-        }
+        super().__init__(interval)
+        given = {"episodes_per_goal": episodes_per_goal, "goals_at_once": goals_at_once}
         if num_goals is not None:
             given["num_goals"] = num_goals
         for name, value in given.items():
             if value < 1:
                 raise ValueError(f"Evaluator.{name} must be at least 1, got {value!r}")
-        self.interval, self.episodes_per_goal = interval, episodes_per_goal
-        self.num_goals, self.seed, self.explore = num_goals, seed, explore
+        self.episodes_per_goal, self.num_goals = episodes_per_goal, num_goals
+        self.seed, self.explore = seed, explore
         self.goals_at_once, self.recorder = goals_at_once, recorder
         self.success = torch.zeros(0)
         self.episodes: Episodes = {}
-        self._asked = self._rounds_done = 0
         self._suite: Any = None
         self._vector: Any = None
         self._start: Any = None
-
-    def due(self, step: int) -> bool:
-        """Whether an evaluation is due at this environment step: once per whole interval."""
-        self._asked = step
-        return step // self.interval > self._rounds_done
 
     def __call__(self, suite: Any, learner: Any) -> dict[str, float]:
         """Evaluate `learner` on all training tasks of `suite`.
@@ -169,7 +162,7 @@ class Evaluator:
         except BaseException:
             self.close()  # environments in an unknown state are not used again
             raise
-        self._rounds_done = self._asked // self.interval
+        self._done()
         self.episodes = {key: torch.cat([r[key] for r in rounds], 1) for key in rounds[0]}
         return self._metrics(tasks)
 
@@ -289,29 +282,68 @@ class Evaluator:
         Raises:
             OSError: from the file system, other than a full disk.
         """
-        path = Path(folder) / f"{name or step}.json"
+        path = write_result(folder, name or str(step), self.result(step, suite, metrics))
+        if path is None or self.recorder is None:
+            return path
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, json.dumps(self.result(step, suite, metrics), indent=1) + "\n")
-            if self.recorder is not None:
-                arrays: Any = {k: v.numpy() for k, v in self.recorder.summary().items()}
-                with io.BytesIO() as file:
-                    np.savez_compressed(file, **arrays)
-                    write_atomically(path.with_name(f"{path.stem}_activity.npz"), file.getvalue())
+            arrays: Any = {k: v.numpy() for k, v in self.recorder.summary().items()}
+            with io.BytesIO() as file:
+                np.savez_compressed(file, **arrays)
+                write_atomically(path.with_name(f"{path.stem}_activity.npz"), file.getvalue())
         except OSError as error:
             if not disk_is_full(error):
                 raise
-            log.warning("Disk full: no %s", path)
+            log.warning("Disk full: no activity beside %s", path)
             return None
         return path
 
-    def state_dict(self) -> dict[str, Any]:
-        """Which evaluations have been done."""
-        return {"asked": self._asked, "rounds_done": self._rounds_done}
+    def score(self, metrics: dict[str, float]) -> float:
+        """What the best checkpoint is chosen by: the mean success rate."""
+        return metrics["eval/success_rate"]
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on counting from `state_dict`."""
-        self._asked, self._rounds_done = state["asked"], state["rounds_done"]
+    def table(self, result: dict[str, Any]) -> Table:
+        """A line for each task, and their mean."""
+        rows = [
+            (
+                name,
+                f"{task['success_rate']:.3f}",
+                f"{task['return']:.1f}",
+                f"{task['episode_length']:.1f}",
+                str(task["episodes"]),
+            )
+            for name, task in result["tasks"].items()
+        ]
+        header = ("task", "success", "return", "length", "episodes")
+        return Table(header, rows, [("mean", f"{result['success_rate']:.3f}")])
+
+    def adjust(self, suite: Any, episodes: int | None, seed: int | None) -> None:
+        """Take another number of episodes of each task, or another seed, if given.
+
+        Raises:
+            ValueError: if the goals cannot be shared out evenly over the episodes.
+        """
+        self.seed = self.seed if seed is None else seed
+        if episodes is None:
+            return
+        goals = max(len(task.goals) for task in suite.tasks())
+        if episodes > goals and episodes % goals:
+            raise ValueError(
+                f"--episodes={episodes}: at most {goals}, the number of goals, or a multiple"
+            )
+        self.num_goals, self.episodes_per_goal = min(episodes, goals), max(1, episodes // goals)
+
+    def rehearse(self, suite: Any, learner: Any) -> float:
+        """Seconds that an evaluation will take, from a short one."""
+        short = copy.copy(self)
+        short._suite = short._vector = None
+        short.num_goals, short.episodes_per_goal = self.goals_at_once, 1
+        start = perf_counter()
+        try:
+            short(suite, learner)
+        finally:
+            short.close()
+        episodes = max(map(self._goals, suite.tasks())) * self.episodes_per_goal
+        return (perf_counter() - start) * -(-episodes // self.goals_at_once)
 
     def close(self) -> None:
         """Close the environments; the next evaluation opens new ones."""

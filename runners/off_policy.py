@@ -44,6 +44,8 @@ class OffPolicyLoop:
         ValueError: for a value out of range, or a replay that does not fit the learner.
     """
 
+    unit, collected = "steps", "one step of every task"
+
     def __init__(
         self,
         suite: Any,
@@ -170,6 +172,11 @@ class OffPolicyLoop:
         while self.pending:
             self._update()
         return (middle - start) / steps, (perf_counter() - middle) / updates
+
+    def whole(self, total_steps: int, step: float, update: float) -> float:
+        """Seconds of a run of `total_steps`, from those that `rehearse` measured."""
+        seconds: float = total_steps / self.spec.num_tasks * (step + float(self.ratio) * update)
+        return seconds
 
     def close(self) -> None:
         """Release the environments and their processes."""

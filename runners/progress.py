@@ -58,7 +58,7 @@ class Progress:
             raise ValueError(f"Progress.interval must be positive, got {interval!r}")
         self.interval = interval
         self.console = console or Console()
-        self.title = ""
+        self.title, self.unit = "", "steps"
         self.total_steps, self.step, self.updates = 1, 0, 0
         self.task_names: tuple[str, ...] = ()
         self.values: dict[str, float] = {}
@@ -75,6 +75,7 @@ class Progress:
         start: int = 0,
         updates: int = 0,
         title: str = "",
+        unit: str = "steps",
     ) -> "Progress":
         """Say what is coming.
 
@@ -84,8 +85,10 @@ class Progress:
             start: step at which this process begins, after a resume.
             updates: updates made by then.
             title: shown on top.
+            unit: what the steps are: environment steps, or iterations of a loop that counts those.
         """
-        self.total_steps, self.step, self.title = max(1, total_steps), start, title
+        self.total_steps, self.step = max(1, total_steps), start
+        self.title, self.unit = title, unit
         self.updates = updates
         self.task_names = tuple(task_names)
         return self
@@ -164,8 +167,8 @@ class Progress:
     def _facts(self) -> dict[str, str]:
         rate, updating = self.rates()
         left = (self.total_steps - self.step) / rate if rate > 0 else math.nan
-        facts = {"steps/s": short(rate) if rate == rate else "?"}
-        if self.updates:
+        facts = {f"{self.unit}/s": short(rate) if rate == rate else "?"}
+        if self.updates and self.unit == "steps":
             facts["updates"] = f"{self.updates:,}"
             facts["updates/s"] = short(updating) if updating == updating else "?"
         facts["elapsed"] = duration(time.monotonic() - self._started)
@@ -176,7 +179,11 @@ class Progress:
         tags = {
             "train success": "train/success",
             "train return": "train/return",
+            "train return before": "train/return_before",
+            "train return after": "train/return_after",
             "eval success": "eval/success_rate",
+            "eval return before": "eval/return_before",
+            "eval return after": "eval/return",
         }
         return {
             name: short(self.values[tag]) if "return" in name else _percent(self.values[tag])
@@ -189,7 +196,7 @@ class Progress:
         done = 100 * min(1.0, self.step / self.total_steps)
         facts = ", ".join(f"{value} {name}" for name, value in self._facts().items())
         scores = "".join(f", {name} {value}" for name, value in self._scores().items())
-        return f"{self.step:,} of {self.total_steps:,} steps ({done:.1f}%), {facts}{scores}"
+        return f"{self.step:,} of {self.total_steps:,} {self.unit} ({done:.1f}%), {facts}{scores}"
 
     def render(self) -> RenderableType:
         """The whole display for the console's width."""
@@ -197,7 +204,7 @@ class Progress:
         head = Text.assemble(
             (f"{self.title}  " if self.title else "", "bold"),
             (f"{self.step:,}", "bold cyan"),
-            f" of {self.total_steps:,} steps  ",
+            f" of {self.total_steps:,} {self.unit}  ",
             (f"{100 * done:.1f}%", "bold"),
         )
         facts = Text("  ".join(f"{name} {value}" for name, value in self._facts().items()))

@@ -1,6 +1,5 @@
 """`--dry_run`: everything a run does, once and small, before the hours are spent."""
 
-import copy
 import tempfile
 import time
 import warnings
@@ -41,12 +40,7 @@ def rehearse(parts: Any, total_steps: int, wanted: Needs, console: Console | Non
     loop.rehearse(STEPS, UPDATES)  # warms up; the first iteration may be unlike the others
     seconds["step"], seconds["update"] = loop.rehearse(STEPS, UPDATES)
     if parts.evaluator is not None:
-        short = copy.copy(parts.evaluator)
-        short.num_goals, short.episodes_per_goal = 1, 1
-        start = time.perf_counter()
-        short(parts.suite, parts.learner)
-        short.close()
-        seconds["evaluation"] = time.perf_counter() - start
+        seconds["evaluation"] = parts.evaluator.rehearse(parts.suite, parts.learner)
     seconds["checkpoint"] = _save_and_load(parts)
     _report(parts, total_steps, wanted, seconds, console or Console())
 
@@ -146,22 +140,19 @@ def _report(
     parts: Any, total_steps: int, wanted: Needs, seconds: dict[str, float], console: Console
 ) -> None:
     loop, evaluator = parts.loop, parts.evaluator
-    steps = total_steps / len(parts.suite.tasks())
-    whole = steps * (seconds["step"] + float(loop.ratio) * seconds["update"])
+    whole = loop.whole(total_steps, seconds["step"], seconds["update"])
     if evaluator is not None:
-        goals = max(len(task.goals) for task in parts.suite.tasks())
-        rounds = min(goals, evaluator.num_goals or goals) * evaluator.episodes_per_goal
-        whole += total_steps // evaluator.interval * rounds * seconds["evaluation"]
+        whole += total_steps // evaluator.interval * seconds["evaluation"]
     folder = tempfile.gettempdir()
     table = Table("what", "it takes", "there is", title="dry run: all parts work")
     gib = f"{wanted.memory / GIB:.2f} GiB"
     table.add_row("memory of replay and learner", gib, f"{free_memory() / GIB:.1f} GiB")
     disk = f"{wanted.disk / GIB:.2f} GiB"
     table.add_row("disk: two checkpoints and logs", disk, f"{free_disk(folder) / GIB:.1f} GiB")
-    table.add_row("one step of every task", f"{1e3 * seconds['step']:.1f} ms", "")
+    table.add_row(loop.collected, f"{1e3 * seconds['step']:.1f} ms", "")
     table.add_row("one update", f"{1e3 * seconds['update']:.1f} ms", "")
     if evaluator is not None:
-        table.add_row("one evaluation episode of each task", f"{seconds['evaluation']:.1f} s", "")
+        table.add_row("one evaluation, roughly", f"{seconds['evaluation']:.1f} s", "")
     table.add_row("one checkpoint, nearly empty", f"{seconds['checkpoint']:.2f} s", "")
-    table.add_row(f"{total_steps:,} steps, roughly", duration(whole), "")
+    table.add_row(f"{total_steps:,} {loop.unit}, roughly", duration(whole), "")
     console.print(table)

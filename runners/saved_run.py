@@ -44,11 +44,11 @@ class SavedRun:
             parts = gin.get_bindings("train")
             self.suite: Any = parts["suite"]
             self.learner: Any = parts["algorithm"](self.suite.spec)
-            self._evaluator: Evaluator = parts.get("evaluator") or Evaluator()
+            self._evaluator: Any = parts.get("evaluator") or Evaluator()
         self.learner.load_state_dict(state)
         self.learner.to(named_device(device, f"--device={device}", "leave the flag out"))
 
-    def evaluator(self, episodes: int | None = None, seed: int | None = None) -> Evaluator:
+    def evaluator(self, episodes: int | None = None, seed: int | None = None) -> Any:
         """The run's own evaluator, changed where an argument is given.
 
         Args:
@@ -58,18 +58,11 @@ class SavedRun:
         Raises:
             ConfigError: if the goals cannot be shared out evenly over the episodes.
         """
-        evaluator = self._evaluator
-        if seed is not None:
-            evaluator.seed = seed
-        if episodes is not None:
-            goals = max(len(task.goals) for task in self.suite.tasks())
-            if episodes > goals and episodes % goals:
-                raise ConfigError(
-                    f"--episodes={episodes}: at most {goals}, the number of goals, or a multiple"
-                )
-            evaluator.num_goals = min(episodes, goals)
-            evaluator.episodes_per_goal = max(1, episodes // goals)
-        return evaluator
+        try:
+            self._evaluator.adjust(self.suite, episodes, seed)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        return self._evaluator
 
 
 def _learner_state(folder: Path, wanted: str) -> tuple[Path, Any]:

@@ -12,7 +12,7 @@ import torch
 from absl import logging
 from torch import Tensor, nn
 
-from runners import config, off_policy, preflight
+from runners import config, meta_on_policy, off_policy, preflight
 from runners.checkpoint import Checkpointer, ConfigMismatch
 from runners.config import ConfigError
 from runners.devices import named_device
@@ -28,13 +28,14 @@ from runners.signals import Interruption, Signals
 from runners.status import DONE, FAILED, INTERRUPTED, RUNNING, log_file, write_status
 from runners.storage import save_state
 
-LOOPS = (off_policy.OffPolicyLoop,)
+LOOPS = (off_policy.OffPolicyLoop, meta_on_policy.MetaOnPolicyLoop)
 """Known to gin wherever `train` is, so that parts may bind what the loop keeps for them."""
 
 
 class Loop(Protocol):
     """A training regime: an iterator of `(environment steps, metrics)`."""
 
+    unit: str
     step: int
     updates: int
     pending: bool
@@ -64,7 +65,7 @@ class Parts:
     suite: Any
     learner: Any
     loop: Any
-    evaluator: Evaluator | None
+    evaluator: Any
     commit_evaluator: Evaluator | None
     logger: Logger
     checkpointer: Checkpointer
@@ -100,7 +101,7 @@ def train(
     algorithm: Callable[..., nn.Module] = gin.REQUIRED,
     loop: Callable[..., Loop] = gin.REQUIRED,
     total_steps: int = gin.REQUIRED,
-    evaluator: Evaluator | None = None,
+    evaluator: Any = None,
     commit_evaluator: Evaluator | None = None,
     logger: Logger | None = None,
     checkpointer: Checkpointer | None = None,
@@ -119,7 +120,8 @@ def train(
         suite: the tasks.
         algorithm: factory of the learner, called with `suite.spec`.
         loop: factory of the loop, called with suite, learner and `seed=`.
-        total_steps: environment steps, over all tasks, after which the run is done.
+        total_steps: environment steps, over all tasks, after which the run is done; iterations of a
+            loop that counts those.
         evaluator: evaluates now and then and at the end; None to leave that out.
         commit_evaluator: evaluates just before and right after each change of the policy's masks,
             which evaluations at fixed steps hardly ever meet; its interval is not used.
@@ -251,7 +253,12 @@ def _open(parts: Parts, run: RunFolder, total_steps: int, text: str, resume: str
         parts.logger.truncate(-1)  # records of a run that was killed before its first checkpoint
     title = f"{run.path.parent.name}/{run.path.name}"
     parts.progress.bind(
-        total_steps, names, start=step or 0, updates=parts.loop.updates, title=title
+        total_steps,
+        names,
+        start=step or 0,
+        updates=parts.loop.updates,
+        title=title,
+        unit=parts.loop.unit,
     )
 
 
@@ -304,8 +311,8 @@ def _evaluate(parts: Parts, run: RunFolder, signals: Signals) -> None:
     parts.evaluated["step"] = step
     parts.progress.update(step, parts.logger.write(step, {**metrics, **_used()}))
     evaluator.write_result(run.results, step, parts.suite, metrics)
-    if metrics["eval/success_rate"] > parts.checkpointer.best_score:
-        parts.checkpointer.mark_best(step, metrics["eval/success_rate"], learner=parts.learner)
+    if evaluator.score(metrics) > parts.checkpointer.best_score:
+        parts.checkpointer.mark_best(step, evaluator.score(metrics), learner=parts.learner)
 
 
 def _around_commit(parts: Parts, when: str) -> dict[str, float]:

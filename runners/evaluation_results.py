@@ -1,0 +1,74 @@
+"""What every evaluator has: when it is due, how its result is printed, and where it is written."""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from runners.files import disk_is_full, write_atomically
+
+log = logging.getLogger("absl")
+
+
+class Table(NamedTuple):
+    """Cells as text; the rows of `foot` are set apart."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    foot: Sequence[Sequence[str]]
+
+
+class Scheduled:
+    """Due once per whole interval.
+
+    Args:
+        interval: steps of the run between two evaluations.
+
+    Raises:
+        ValueError: the interval is below 1.
+    """
+
+    def __init__(self, interval: int) -> None:
+        if interval < 1:
+            raise ValueError(f"{type(self).__name__}.interval must be at least 1, got {interval!r}")
+        self.interval = interval
+        self._asked = self._rounds_done = 0
+
+    def due(self, step: int) -> bool:
+        """Whether an evaluation is due at this step."""
+        self._asked = step
+        return step // self.interval > self._rounds_done
+
+    def _done(self) -> None:
+        """Note that the evaluation last asked for has been made."""
+        self._rounds_done = self._asked // self.interval
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which evaluations have been done."""
+        return {"asked": self._asked, "rounds_done": self._rounds_done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on counting from `state_dict`."""
+        self._asked, self._rounds_done = state["asked"], state["rounds_done"]
+
+
+def write_result(folder: Path | str, name: str, result: dict[str, Any]) -> Path | None:
+    """Write `<folder>/<name>.json`.
+
+    Returns:
+        The path; None if the disk is full, which is warned of.
+
+    Raises:
+        OSError: from the file system, other than a full disk.
+    """
+    path = Path(folder) / f"{name}.json"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(result, indent=1) + "\n")
+    except OSError as error:
+        if not disk_is_full(error):
+            raise
+        log.warning("Disk full: no %s", path)
+        return None
+    return path

@@ -1,0 +1,250 @@
+"""MetaEvaluator: what a meta-learner does before, and after each of some adaptation steps."""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import gin
+import numpy as np
+import torch
+from scipy.stats import t as student
+from torch import Tensor
+
+from runners.compatibility import versions
+from runners.evaluation import device_of, evaluating, untouched_randomness
+from runners.evaluation_results import Scheduled, Table, write_result
+from runners.rollouts import Rollouts, returns, successes
+
+SPLITS = ("train", "test")
+
+
+@gin.configurable
+class MetaEvaluator(Scheduled):
+    """For each of some tasks: episodes, one adaptation to them, new episodes, and so on.
+
+    Step 0 is the policy that has seen nothing; step k has adapted k times, each time to the newest
+    episodes alone. Actions are sampled, as in training: adaptation needs that. Tasks are drawn once
+    by `seed`, environments start each evaluation from the same snapshot, and neither global random
+    generators nor the learner are changed, so that the result depends on the policy alone.
+
+    Args:
+        interval: steps of the run (a meta-loop's are iterations) between two evaluations.
+        num_tasks: tasks of each split.
+        episodes: episodes of each task before adaptation, and after each step of it.
+        episodes_at_once: how many of them run side by side; all if None.
+        adaptations: adaptation steps.
+        splits: of the tasks; "train", "test" or both. The last one is the headline.
+        seed: of the tasks and of all that is random in an evaluation.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        interval: int = 10,
+        num_tasks: int = 20,
+        episodes: int = 40,
+        episodes_at_once: int | None = None,
+        adaptations: int = 4,
+        splits: Sequence[str] = ("train", "test"),
+        seed: int = 0,
+    ) -> None:
+        super().__init__(interval)
+        given = {"num_tasks": num_tasks, "episodes": episodes, "adaptations": adaptations}
+        for name, value in given.items():
+            if value < 1:
+                raise ValueError(f"MetaEvaluator.{name} must be at least 1, got {value!r}")
+        splits = tuple(splits)
+        if not splits or not set(splits) <= set(SPLITS) or len(set(splits)) < len(splits):
+            raise ValueError(f"MetaEvaluator.splits must be among {SPLITS}, got {splits}")
+        self.num_tasks, self.episodes, self.at_once = num_tasks, episodes, episodes_at_once
+        self.adaptations, self.splits, self.seed = adaptations, splits, seed
+        self.success = torch.zeros(0)
+        self.returns: dict[str, Tensor] = {}
+        self.successes: dict[str, Tensor] = {}
+        self.last_successes: dict[str, Tensor] = {}
+        self._tasks: dict[str, tuple[Any, ...]] = {}
+        self._rollouts: Rollouts | None = None
+        self._start: Any = None
+
+    def __call__(self, suite: Any, learner: Any) -> dict[str, float]:
+        """Evaluate `learner`.
+
+        Returns:
+            `eval/return/<split>/step_<k>` and `eval/success_rate/<split>/step_<k>` (success at any
+            step of the episode), means over tasks and episodes; `eval/return` and
+            `eval/success_rate` are those of the last split after the last step, and
+            `eval/return_before` those of its step 0. `self.returns`, `self.successes` and
+            `self.last_successes` (success at an episode's last step) hold every episode by split,
+            `[tasks, steps, episodes]`.
+        """
+        try:
+            with untouched_randomness(self.seed):
+                rollouts = self._open(suite)
+            for split in self.splits:
+                rollouts.load_state_dict(self._start, self._tasks[split])
+                with untouched_randomness(self.seed), evaluating(learner):
+                    self._run(split, rollouts, learner)
+        except BaseException:
+            self.close()  # environments in an unknown state are not used again
+            raise
+        self._done()
+        metrics = {}
+        for split in self.splits:
+            for step in range(self.adaptations + 1):
+                place = f"{split}/step_{step}"
+                metrics[f"eval/return/{place}"] = float(self.returns[split][:, step].mean())
+                metrics[f"eval/success_rate/{place}"] = float(self.successes[split][:, step].mean())
+        split = self.splits[-1]
+        self.success = self.successes[split][:, -1].mean(-1).float()
+        for tag in ("return", "success_rate"):
+            metrics[f"eval/{tag}"] = metrics[f"eval/{tag}/{split}/step_{self.adaptations}"]
+        metrics["eval/return_before"] = metrics[f"eval/return/{split}/step_0"]
+        return metrics
+
+    def score(self, metrics: dict[str, float]) -> float:
+        """What the best checkpoint is chosen by: the return after the last step."""
+        return metrics["eval/return"]
+
+    def _open(self, suite: Any) -> Rollouts:
+        if self._rollouts is None or self._rollouts.suite is not suite:
+            self.close()
+            self._rollouts = Rollouts(
+                suite,
+                self.num_tasks,
+                self.episodes,
+                at_once=self.at_once,
+                seed=self.seed,
+                purpose="evaluation",
+            )
+            for split in self.splits:
+                generator = np.random.default_rng((self.seed, SPLITS.index(split)))
+                self._tasks[split] = tuple(suite.sample(self.num_tasks, split, generator))
+            self._rollouts.open(self._tasks[self.splits[0]]).reset()
+            self._start = self._rollouts.state_dict()
+        return self._rollouts
+
+    def _run(self, split: str, rollouts: Rollouts, learner: Any) -> None:
+        latent = learner.prior(self.num_tasks).to(device_of(learner))
+        scores: list[tuple[Tensor, Tensor, Tensor]] = []
+        while True:
+            experience = rollouts.collect(learner, self._tasks[split], latent["latent"])
+            ends = successes(experience, last=True)
+            scores.append((returns(experience), successes(experience), ends))
+            if len(scores) > self.adaptations:
+                break
+            latent = learner.adapt(experience, latent)
+        stacked = [torch.stack(parts, 1).double().cpu() for parts in zip(*scores, strict=True)]
+        self.returns[split], self.successes[split], self.last_successes[split] = stacked
+
+    def result(self, step: int, suite: Any, metrics: dict[str, float]) -> dict[str, Any]:
+        """The last evaluation and all one must know to compare it, ready for JSON."""
+        return {
+            "step": step,
+            "suite": suite.name,
+            "protocol": suite.protocol(),
+            "horizon": suite.spec.horizon,
+            "success": "at any step of the episode",
+            "policy": "stochastic",
+            "adaptations": self.adaptations,
+            "episodes_per_step": self.episodes,
+            "seed": self.seed,
+            "return": metrics["eval/return"],
+            "success_rate": metrics["eval/success_rate"],
+            "splits": {split: self._split(split) for split in self.splits},
+            "versions": versions(),
+        }
+
+    def _split(self, split: str) -> dict[str, Any]:
+        steps = []
+        for step in range(self.adaptations + 1):
+            by_task = self.returns[split][:, step].mean(-1)
+            steps.append(
+                {
+                    "adaptations": step,
+                    "return": float(by_task.mean()),
+                    "return_ci95_over_tasks": half_width(by_task),
+                    "success_rate": float(self.successes[split][:, step].mean()),
+                    "success_rate_at_the_last_step": float(
+                        self.last_successes[split][:, step].mean()
+                    ),
+                }
+            )
+        tasks = [
+            {"name": task.name, "goal": int(task.goals[0]), "returns": values}
+            for task, values in zip(
+                self._tasks[split], self.returns[split].mean(-1).tolist(), strict=True
+            )
+        ]
+        return {"steps": steps, "tasks": tasks}
+
+    def table(self, result: dict[str, Any]) -> Table:
+        """A line for each split and step."""
+        rows = [
+            (
+                split,
+                str(step["adaptations"]),
+                f"{step['return']:.2f}",
+                f"{step['return_ci95_over_tasks']:.2f}",
+                f"{step['success_rate']:.3f}",
+                f"{step['success_rate_at_the_last_step']:.3f}",
+            )
+            for split, there in result["splits"].items()
+            for step in there["steps"]
+        ]
+        header = ("split", "adaptations", "return", "±95 %", "success", "at the end")
+        return Table(header, rows, [])
+
+    def write_result(
+        self,
+        folder: Path | str,
+        step: int,
+        suite: Any,
+        metrics: dict[str, float],
+        *,
+        name: str = "",
+    ) -> Path | None:
+        """As `Evaluator.write_result`."""
+        return write_result(folder, name or str(step), self.result(step, suite, metrics))
+
+    def adjust(self, suite: Any, episodes: int | None, seed: int | None) -> None:
+        """Take another number of episodes of each task and step, or another seed, if given."""
+        self.seed = self.seed if seed is None else seed
+        if episodes is not None:
+            self.episodes = episodes
+            if self.at_once is not None:
+                self.at_once = max(n for n in range(1, self.at_once + 1) if episodes % n == 0)
+
+    def rehearse(self, suite: Any, learner: Any) -> float:
+        """Seconds that an evaluation will take, from a short one."""
+        short = copy.copy(self)
+        short.close = lambda: None  # type: ignore[method-assign]
+        short._rollouts, short._tasks = None, {}
+        short.episodes = self.episodes if self.at_once is None else self.at_once
+        short.adaptations, short.splits = 1, self.splits[:1]
+        start = perf_counter()
+        try:
+            short(suite, learner)
+        finally:
+            if short._rollouts is not None:
+                short._rollouts.close()
+        factor = len(self.splits) * (self.adaptations + 1) / 2 * self.episodes / short.episodes
+        return (perf_counter() - start) * factor
+
+    def close(self) -> None:
+        """Close the environments; the next evaluation opens new ones."""
+        rollouts, self._rollouts = self._rollouts, None
+        if rollouts is not None:
+            rollouts.close()
+
+
+def half_width(values: Tensor) -> float:
+    """Half the width of the 95 % t-interval of the mean of `values` `[n]`; nan for one value."""
+    n = len(values)
+    if n < 2:
+        return float("nan")
+    return float(student.ppf(0.975, n - 1) * values.std() / n**0.5)

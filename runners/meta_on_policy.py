@@ -1,0 +1,173 @@
+"""The on-policy meta regime: episodes before and after adaptation, then one update, for ever."""
+
+from collections.abc import Iterator
+from time import perf_counter
+from typing import Any
+
+import gin
+import numpy as np
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from runners.health import FiniteWatch
+from runners.meter import Meter
+from runners.rollouts import Rollouts, returns, successes
+
+PHASES = ("collect", "adapt", "update")
+TASK_STREAM = (2,)
+"""Spawn key of the stream of drawn tasks; the environments' begin with 0 and 1."""
+
+
+@gin.configurable
+class MetaOnPolicyLoop:
+    """Yields `(iteration, metrics)` after every meta-iteration.
+
+    An iteration: draw tasks, with replacement; run episodes with the latent of no experience; adapt
+    the latents to them, once; run episodes with the new latents; update on both. Steps of this
+    regime are its iterations, `total_steps` and intervals of evaluation among them; metrics tell
+    the environment steps. Between any two yields the state may be saved, and restored exactly.
+
+    Args:
+        suite: the tasks; its environments are built at the first iteration, not before.
+        learner: a meta-learner that learns from whole episodes.
+        seed: of the tasks drawn, and of the environments' random streams.
+        tasks_per_iteration: tasks M of an iteration.
+        episodes_per_task: episodes B of each task, before and again after adaptation.
+        episodes_at_once: how many of them run side by side; all if None. Simulators are heavy: one
+            of each task is enough there.
+        log_interval: iterations between two readings of the metrics.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    unit, collected = "iterations", "the episodes of one iteration"
+    pending = closing = False
+    replay = None
+
+    def __init__(
+        self,
+        suite: Any,
+        learner: Any,
+        *,
+        seed: int = 0,
+        tasks_per_iteration: int = 20,
+        episodes_per_task: int = 20,
+        episodes_at_once: int | None = None,
+        log_interval: int = 1,
+    ) -> None:
+        if log_interval < 1:
+            raise ValueError(
+                f"MetaOnPolicyLoop.log_interval must be at least 1, got {log_interval}"
+            )
+        self.suite, self.learner, self.log_interval = suite, learner, log_interval
+        self.rollouts = Rollouts(
+            suite, tasks_per_iteration, episodes_per_task, at_once=episodes_at_once, seed=seed
+        )
+        self.counts = {"iterations": 0, "env_steps": 0}
+        self.device = next((p.device for p in learner.parameters()), torch.device("cpu"))
+        stream = np.random.SeedSequence(seed, spawn_key=TASK_STREAM)
+        self._stream = np.random.Generator(np.random.PCG64(stream))
+        self._meter, self._watch = Meter(), FiniteWatch(self.device)
+        self._seconds, self._read = dict.fromkeys(PHASES, 0.0), 0
+        suite.sample(tasks_per_iteration, "train", np.random.default_rng(0))  # or refused here
+
+    @property
+    def step(self) -> int:
+        """Iterations so far."""
+        return self.counts["iterations"]
+
+    @property
+    def updates(self) -> int:
+        """Updates so far: one for each iteration."""
+        return self.counts["iterations"]
+
+    def __iter__(self) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """The loop itself: it can be left and entered again."""
+        return self
+
+    def __next__(self) -> tuple[int, dict[str, Tensor]]:
+        """One iteration; the metrics once per `log_interval`, else none."""
+        tasks = self._draw()
+        marks = [perf_counter()]
+        prior = self.learner.prior(len(tasks))
+        before = self.rollouts.collect(self.learner, tasks, prior["latent"])
+        marks.append(perf_counter())
+        adapted = self.learner.adapt(before, prior)
+        marks.append(perf_counter())
+        after = self.rollouts.collect(self.learner, tasks, adapted["latent"])
+        marks.append(perf_counter())
+        batch = TensorDict({"before": before, "after": after}, [len(tasks)])
+        metrics = self.learner.update(batch)
+        marks.append(perf_counter())
+        first, adapting, second, updating = np.diff(marks).tolist()
+        for phase, seconds in zip(PHASES, (first + second, adapting, updating), strict=True):
+            self._seconds[phase] += seconds
+        self.counts["iterations"] += 1
+        self.counts["env_steps"] += int(before["mask"].sum() + after["mask"].sum())
+        self._meter.add({**metrics, **_scores(before, "before"), **_scores(after, "after")})
+        self._watch.add(metrics, self.updates, batch)
+        if self.step % self.log_interval:
+            return self.step, {}
+        return self.step, self._metrics()
+
+    def rehearse(self, steps: int, updates: int) -> tuple[float, float]:
+        """One iteration, for `--dry_run`; seconds of its episodes, and of the rest."""
+        self.counts["iterations"] += 1  # never a reading of the metrics in between
+        before, self.log_interval = self.log_interval, self.counts["iterations"] + 1
+        self._seconds = dict.fromkeys(PHASES, 0.0)
+        next(self)
+        self.log_interval = before
+        return self._seconds["collect"], self._seconds["adapt"] + self._seconds["update"]
+
+    def whole(self, total_steps: int, step: float, update: float) -> float:
+        """Seconds of a run of `total_steps`, from those that `rehearse` measured."""
+        return total_steps * (step + update)
+
+    def close(self) -> None:
+        """Release the environments and their processes."""
+        self.rollouts.close()
+
+    def _draw(self) -> tuple[Any, ...]:
+        tasks: tuple[Any, ...] = self.suite.sample(self.rollouts.num_tasks, "train", self._stream)
+        return tasks
+
+    def _metrics(self) -> dict[str, Tensor]:
+        values: dict[str, float] = {"env_steps": self.counts["env_steps"], "updates": self.updates}
+        total = max(sum(self._seconds.values()), 1e-9)
+        values |= {f"perf/{phase}_fraction": s / total for phase, s in self._seconds.items()}
+        values["perf/env_steps_per_s"] = (self.counts["env_steps"] - self._read) / total
+        values["perf/updates_per_s"] = self.log_interval / total
+        values |= {f"health/{name}": count for name, count in self.rollouts.faults.items()}
+        self._read, self._seconds = self.counts["env_steps"], dict.fromkeys(PHASES, 0.0)
+        metrics = {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
+        return {**self._meter.means(), **metrics}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything of the loop but the learner and the global random streams."""
+        return {
+            "counts": dict(self.counts),
+            "tasks": self._stream.bit_generator.state,
+            "rollouts": self.rollouts.state_dict(),
+            "meter": self._meter.state_dict(),
+            "watch": self._watch.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self.counts = dict(state["counts"])
+        self.rollouts.load_state_dict(state["rollouts"], self._draw())
+        self._stream.bit_generator.state = state["tasks"]
+        self._meter.load_state_dict(state["meter"])
+        self._watch.load_state_dict(state["watch"])
+        self._read, self._seconds = self.counts["env_steps"], dict.fromkeys(PHASES, 0.0)
+
+
+def _scores(experience: TensorDict, when: str) -> dict[str, Tensor]:
+    """Means over tasks and episodes."""
+    return {
+        f"train/return_{when}": returns(experience).mean(),
+        f"train/success_{when}": successes(experience).double().mean(),
+        f"train/episode_length_{when}": experience["mask"].sum(-1).double().mean(),
+    }

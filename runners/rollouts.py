@@ -1,0 +1,176 @@
+"""Whole episodes of several tasks at once, for learners that adapt between episodes."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+KEPT = ("reward", "success")
+"""What is kept of a step's "next" part."""
+
+
+class Acting(Protocol):
+    """The part of a meta-learner that collecting needs."""
+
+    def act(self, td: TensorDict, explore: bool) -> TensorDict:
+        """Add `"action"` to td `[tasks, episodes]` with `"observation"` and `"latent"`."""
+
+
+class Rollouts:
+    """Runs a fixed number of episodes of each of several tasks.
+
+    The environments are opened at the first call and stay open. Every episode is run to its end,
+    so short ones are as many as long ones.
+
+    Args:
+        suite: the tasks.
+        num_tasks: tasks of a call.
+        episodes: episodes of each.
+        at_once: how many of them run side by side; all if None.
+        seed: of the environments.
+        purpose: "train" or "evaluation", see `envs.suite.Suite.vector`.
+
+    Raises:
+        ValueError: a number below 1, or `at_once` that does not divide `episodes`.
+    """
+
+    def __init__(
+        self,
+        suite: Any,
+        num_tasks: int,
+        episodes: int,
+        *,
+        at_once: int | None = None,
+        seed: int = 0,
+        purpose: str = "train",
+    ) -> None:
+        at_once = episodes if at_once is None else at_once
+        given = {"num_tasks": num_tasks, "episodes": episodes, "episodes_at_once": at_once}
+        for name, value in given.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value!r}")
+        if episodes % at_once:
+            raise ValueError(f"episodes_at_once must divide the {episodes} episodes, got {at_once}")
+        self.suite, self.seed, self.purpose = suite, seed, purpose
+        self.num_tasks, self.episodes, self.at_once = num_tasks, episodes, at_once
+        self._vector: Any = None
+
+    def open(self, tasks: Sequence[Any]) -> Any:
+        """The environments, which `tasks` are given to; built if they are not there."""
+        rows = [task for task in tasks for _ in range(self.at_once)]
+        if self._vector is None:
+            self._vector = self.suite.vector(rows, self.seed, purpose=self.purpose, autoreset=False)
+        else:
+            self._vector.assign(rows)
+        return self._vector
+
+    def collect(
+        self, learner: Acting, tasks: Sequence[Any], latent: Tensor, explore: bool = True
+    ) -> TensorDict:
+        """Run the episodes.
+
+        Args:
+            learner: acts.
+            tasks: `num_tasks`, with one goal each.
+            latent: of each task, `[num_tasks, latent_dim]`; where it lies the result will lie.
+            explore: sample actions.
+
+        Returns:
+            `[tasks, episodes, time]`, time as long as the longest episode: `"observation"`,
+            `"action"`, `("next", "reward")`, `("next", "success")`, and `"mask"` bool
+            `[tasks, episodes, time]`: False behind the end of an episode, and for all of one that
+            its simulator broke off.
+        """
+        vector = self.open(tasks)
+        rounds = [
+            self._round(vector, learner, latent, explore)
+            for _ in range(self.episodes // self.at_once)
+        ]
+        longest = max(part.shape[2] for part in rounds)
+        return torch.cat([_padded(part, longest) for part in rounds], 1)
+
+    def _round(self, vector: Any, learner: Acting, latent: Tensor, explore: bool) -> TensorDict:
+        shape, steps = (self.num_tasks, self.at_once), []
+        vector.reset()
+        over = torch.zeros(shape, dtype=torch.bool)
+        whole = torch.ones(shape, dtype=torch.bool)
+        for _ in range(self.suite.spec.horizon):
+            td = vector.current()
+            observation = td["observation"].view(*shape, -1)
+            seen = TensorDict(
+                {"observation": observation.to(latent.device), "latent": latent[:, None]},
+                [self.num_tasks],
+            )
+            action = learner.act(seen, explore=explore)["action"].to("cpu")
+            td["action"] = action.flatten(0, 1)
+            after = vector.step(td)["next"]
+            valid, done = (after[key].view(shape) for key in ("valid", "done"))
+            whole &= valid | over
+            steps.append(
+                TensorDict(
+                    {
+                        "observation": observation,
+                        "action": action,
+                        "mask": valid & ~over,
+                        "next": {key: after[key].view(*shape, 1) for key in KEPT},
+                    },
+                    shape,
+                )
+            )
+            over |= done
+            if bool(over.all()):
+                break
+        experience: TensorDict = torch.stack(steps, 2)
+        experience["mask"] &= whole[..., None]
+        return experience.to(latent.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The environments' state; empty before the first call."""
+        return {} if self._vector is None else {"vector": self._vector.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any], tasks: Sequence[Any]) -> None:
+        """Go on where `state_dict` was taken; `tasks` are any `num_tasks` of the suite's."""
+        if state:
+            self.open(tasks).load_state_dict(state["vector"])
+
+    @property
+    def faults(self) -> dict[str, int]:
+        """Counts of dead workers and of episodes that broke."""
+        return {} if self._vector is None else dict(self._vector.faults)
+
+    def close(self) -> None:
+        """Release the environments."""
+        vector, self._vector = self._vector, None
+        if vector is not None:
+            vector.close()
+
+
+def returns(experience: TensorDict) -> Tensor:
+    """Undiscounted return of each episode `[tasks, episodes]`."""
+    mask = experience["mask"]
+    total: Tensor = (experience["next", "reward"].squeeze(-1) * mask).sum(-1)
+    return total
+
+
+def successes(experience: TensorDict, last: bool = False) -> Tensor:
+    """Whether each episode `[tasks, episodes]` succeeded at any step, or at its last one."""
+    mask = experience["mask"]
+    success = experience["next", "success"].squeeze(-1) & mask
+    if not last:
+        found: Tensor = success.any(-1)
+        return found
+    end = (mask.long().cumsum(-1) * mask).argmax(-1, keepdim=True)
+    at_the_end: Tensor = success.gather(-1, end).squeeze(-1)
+    return at_the_end
+
+
+def _padded(experience: TensorDict, length: int) -> TensorDict:
+    """The experience with time `length`, zeros behind."""
+    missing = length - experience.shape[2]
+    if not missing:
+        return experience
+    behind = torch.zeros_like(experience[:, :, :1]).expand(*experience.shape[:2], missing)
+    padded: TensorDict = torch.cat((experience, behind), 2)
+    return padded
