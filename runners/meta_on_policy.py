@@ -89,6 +89,12 @@ class MetaOnPolicyLoop:
 
     def __next__(self) -> tuple[int, dict[str, Tensor]]:
         """One iteration; the metrics once per `log_interval`, else none."""
+        self._iterate()
+        if self.step % self.log_interval:
+            return self.step, {}
+        return self.step, self._metrics()
+
+    def _iterate(self) -> None:
         tasks = self._draw()
         marks = [perf_counter()]
         prior = self.learner.prior(len(tasks))
@@ -108,17 +114,11 @@ class MetaOnPolicyLoop:
         self.counts["env_steps"] += int(before["mask"].sum() + after["mask"].sum())
         self._meter.add({**metrics, **_scores(before, "before"), **_scores(after, "after")})
         self._watch.add(metrics, self.updates, batch)
-        if self.step % self.log_interval:
-            return self.step, {}
-        return self.step, self._metrics()
 
     def rehearse(self, steps: int, updates: int) -> tuple[float, float]:
         """One iteration, for `--dry_run`; seconds of its episodes, and of the rest."""
-        self.counts["iterations"] += 1  # never a reading of the metrics in between
-        before, self.log_interval = self.log_interval, self.counts["iterations"] + 1
         self._seconds = dict.fromkeys(PHASES, 0.0)
-        next(self)
-        self.log_interval = before
+        self._iterate()
         return self._seconds["collect"], self._seconds["adapt"] + self._seconds["update"]
 
     def whole(self, total_steps: int, step: float, update: float) -> float:

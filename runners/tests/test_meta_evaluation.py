@@ -1,0 +1,155 @@
+"""Tests of the evaluation by adaptation step."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from tensordict import TensorDict
+from torch import nn
+
+from envs.navigation import NavigationSuite
+from runners.meta_evaluation import MetaEvaluator, half_width
+
+SMALL = {"num_tasks": 4, "episodes": 3, "adaptations": 2}
+
+
+class Halver(nn.Module):
+    """Each adaptation halves the distance to a place; actions are noisy."""
+
+    def __init__(self, noise=0.02):
+        super().__init__()
+        self.noise, self.drop = noise, nn.Dropout(0.5)
+        self.weight = nn.Parameter(torch.ones(2) * 0.4)
+        self.adapted = []
+
+    def prior(self, num_tasks):
+        return TensorDict({"latent": torch.zeros(num_tasks, 2)}, [num_tasks])
+
+    def act(self, td, explore):
+        assert explore and not self.training and not torch.is_grad_enabled()
+        seen = td["observation"]
+        td["action"] = td["latent"] - seen + self.noise * torch.randn_like(seen)
+        return td
+
+    def adapt(self, experience, prior):
+        self.adapted.append(experience)
+        return TensorDict({"latent": 0.5 * (prior["latent"] + self.weight)}, prior.batch_size)
+
+
+def test_numbers_by_step_and_split():
+    suite, learner = NavigationSuite(horizon=5), Halver(noise=0.0)
+    evaluator = MetaEvaluator(splits=("train", "test"), **SMALL)
+    metrics = evaluator(suite, learner)
+    assert len(learner.adapted) == 4
+    for split in ("train", "test"):
+        generator = np.random.default_rng((0, ("train", "test").index(split)))
+        tasks = suite.sample(4, split, generator)
+        goals = torch.from_numpy(np.stack([suite.goals(t, t.goals[0]) for t in tasks]))
+        for step in range(3):
+            aim = 0.4 * (1 - 0.5**step) * torch.ones(2)
+            position, total = torch.zeros(4, 2), torch.zeros(4)
+            for _ in range(5):
+                position = position + (aim - position).clamp(-0.1, 0.1)
+                total -= (position - goals).norm(dim=1)
+            got = evaluator.returns[split][:, step]
+            torch.testing.assert_close(got, total.double()[:, None].expand(4, 3))
+            name = f"eval/return/{split}/step_{step}"
+            assert metrics[name] == pytest.approx(float(total.mean()), rel=1e-5)
+            assert metrics[f"eval/success_rate/{split}/step_{step}"] == 0.0
+    assert metrics["eval/return"] == metrics["eval/return/test/step_2"]
+    assert metrics["eval/return_before"] == metrics["eval/return/test/step_0"]
+    assert evaluator.score(metrics) == metrics["eval/return"]
+    assert evaluator.success.tolist() == [0.0] * 4
+
+
+def test_the_same_again_and_nothing_is_disturbed():
+    suite, learner = NavigationSuite(horizon=5), Halver().train()
+    evaluator = MetaEvaluator(**SMALL)
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    before = {name: value.clone() for name, value in learner.state_dict().items()}
+    metrics = evaluator(suite, learner)
+    assert learner.training and learner.drop.training
+    assert all(torch.equal(before[k], v) for k, v in learner.state_dict().items())
+    assert random.getstate() == states[0]
+    assert np.random.get_state()[1].tolist() == states[1]
+    assert torch.equal(torch.get_rng_state(), states[2])
+    torch.rand(7)
+    assert evaluator(suite, learner) == metrics
+    assert MetaEvaluator(**SMALL)(NavigationSuite(horizon=5), learner) == metrics
+    assert MetaEvaluator(seed=1, **SMALL)(suite, learner) != metrics
+    evaluator.close()
+
+
+def test_each_step_adapts_to_the_newest_episodes():
+    learner = Halver()
+    MetaEvaluator(splits=("test",), **SMALL)(NavigationSuite(horizon=5), learner)
+    first, second = learner.adapted
+    ends = [part["observation"][:, :, -1].mean() for part in (first, second)]
+    assert abs(ends[0]) < 0.05 < ends[1]
+
+
+def test_result_and_table(tmp_path):
+    suite, evaluator = NavigationSuite(horizon=5), MetaEvaluator(splits=("test",), **SMALL)
+    metrics = evaluator(suite, Halver())
+    path = evaluator.write_result(tmp_path, 30, suite, metrics)
+    result = json.loads(path.read_text())
+    assert path.name == "30.json" and result == evaluator.result(30, suite, metrics)
+    assert result["suite"] == "navigation" and result["horizon"] == 5
+    steps = result["splits"]["test"]["steps"]
+    assert [step["adaptations"] for step in steps] == [0, 1, 2]
+    by_task = evaluator.returns["test"].mean(-1)
+    low, high = stats.t.interval(
+        0.95, 3, by_task[:, 1].mean().item(), stats.sem(by_task[:, 1].numpy())
+    )
+    assert steps[1]["return_ci95_over_tasks"] == pytest.approx((high - low) / 2)
+    assert [len(task["returns"]) for task in result["splits"]["test"]["tasks"]] == [3] * 4
+    table = evaluator.table(result)
+    assert len(table.rows) == 3 and all(len(row) == len(table.header) for row in table.rows)
+    assert table.rows[2][2] == f"{metrics['eval/return']:.2f}"
+
+
+def test_half_width_of_one_value_is_unknown():
+    assert np.isnan(half_width(torch.ones(1)))
+
+
+def test_due_state_and_changes_from_the_command_line():
+    evaluator = MetaEvaluator(interval=10, episodes_at_once=4, **{**SMALL, "episodes": 8})
+    assert not evaluator.due(9) and evaluator.due(10)
+    evaluator._done()
+    other = MetaEvaluator(interval=10, **SMALL)
+    other.load_state_dict(evaluator.state_dict())
+    assert not other.due(19) and other.due(20)
+    evaluator.adjust(None, 6, 5)
+    assert (evaluator.episodes, evaluator.at_once, evaluator.seed) == (6, 3, 5)
+
+
+def test_rehearsal_and_a_failed_evaluation_close_their_environments():
+    suite, evaluator = NavigationSuite(horizon=5), MetaEvaluator(**SMALL)
+    assert evaluator.rehearse(suite, Halver()) > 0
+    learner = Halver()
+    learner.adapt = None
+    with pytest.raises(TypeError):
+        evaluator(suite, learner)
+    assert evaluator._rollouts is None
+    assert evaluator(suite, Halver())["eval/return"] < 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"interval": 0},
+        {"num_tasks": 0},
+        {"episodes": 0},
+        {"adaptations": 0},
+        {"splits": ()},
+        {"splits": ("valid",)},
+        {"splits": ("test", "test")},
+    ],
+)
+def test_errors(options):
+    with pytest.raises(ValueError, match=f"MetaEvaluator.{next(iter(options))}"):
+        MetaEvaluator(**options)
