@@ -184,8 +184,6 @@ class CAVIA(MetaAlgorithm):
             "accepted": step.accepted,
             "backtracks": step.backtracks,
             "grad_norm/policy": problem.gradient.norm(),
-            "return/before": episodes.mean_return(batch["before"]),
-            "return/after": episodes.mean_return(batch["after"]),
             "health/nonfinite": step.nonfinite,
             **self.policy.metrics(),
         }

@@ -45,11 +45,6 @@ def prepare(
     return Episodes(observation, action, mask, normalized(advantage, mask))
 
 
-def mean_return(experience: TensorDict) -> Tensor:
-    """Return the mean over tasks and episodes of the undiscounted sum of rewards."""
-    return steps(experience)[1].sum(-1).mean()
-
-
 def _cleared(values: Tensor, mask: Tensor) -> Tensor:
     extra = (1,) * (values.dim() - mask.dim())
     return values.masked_fill(~mask.reshape(*mask.shape, *extra), 0)

@@ -77,6 +77,11 @@ class OffPolicyLoop:
         if warmup not in ("policy", "uniform"):
             raise ValueError(f"OffPolicyLoop.warmup must be 'policy' or 'uniform', got {warmup!r}")
         spec = suite.spec
+        if getattr(spec, "num_actions", 0):
+            raise ValueError(
+                f"OffPolicyLoop: its learners have continuous actions, {suite.name} discrete ones; "
+                "use gin/runners/meta_on_policy.gin"
+            )
         self.suite, self.learner, self.seed, self.spec = suite, learner, seed, spec
         self.replay = replay(spec.observation_dim, spec.action_dim, spec.num_tasks)
         sizes = spec.observation_dim, spec.num_tasks, spec.horizon

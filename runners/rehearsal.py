@@ -68,17 +68,20 @@ def check_environments(suite: Any, steps: int = 5) -> None:
             environment.close()
     names = [task.name for task in tasks]
     generator = torch.Generator().manual_seed(0)
+    shape, actions = (len(names), suite.spec.action_dim), suite.spec.num_actions
     with suite.vector(seed=0, purpose="evaluation") as vector:
         vector.reset()
         for _ in range(steps):
             td = vector.current()
-            shape = (len(names), suite.spec.action_dim)
-            td["action"] = 2.0 * torch.rand(shape, generator=generator) - 1.0
+            if actions:
+                td["action"] = torch.randint(actions, shape[:1], generator=generator)
+            else:
+                td["action"] = 2.0 * torch.rand(shape, generator=generator) - 1.0
             _check_step(vector.step(td), suite.spec, names)
         state = vector.state_dict()
         before = vector.current()["observation"].clone()
         td = vector.current()
-        td["action"] = torch.zeros(shape)
+        td["action"] = torch.zeros(shape[:1], dtype=torch.int64) if actions else torch.zeros(shape)
         vector.step(td)
         vector.load_state_dict(state)
         same_rows = (vector.current()["observation"] == before).all(1).tolist()
