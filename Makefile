@@ -1,7 +1,9 @@
 # make train | test | slow | wheels | clean.  ARGS goes to the training command or to pytest:
 #   make train ARGS="--workdir=/data/runs --seed=3"
+# JOBS: processes that share the tests out.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 ARGS ?=
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 MEMBERS := envs networks buffers algorithms runners
@@ -17,7 +19,7 @@ train: setup
 test: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist=worksteal $(ARGS)
 
 slow: setup-dev
 	$(BIN)/pytest -m slow $(ARGS)
