@@ -53,22 +53,27 @@ def task_alignment(
     and two tasks are compared over the steps that both have. What is compared is therefore how a
     representation moves in the course of an episode.
 
+    Where little of it moves with time, the rows are mostly chance, and even equal tasks seem
+    unlike. So each comparison is between the even episodes of one task and the odd ones of the
+    other, the mean of the two ways, and the diagonal, of a task's two halves, is what no difference
+    looks like: two tasks differ where they are below it. There must be two episodes of each.
+
     Args:
         values: [tasks, episodes, time, width].
         mask: bool [tasks, episodes, time], False behind the end of an episode.
         shuffle: gives the floor instead, what is left when the time steps of one of the two are in
             an order drawn from this.
     """
-    courses, there = time_courses(values, mask)
-    grams = courses @ courses.mT  # once, since a pair of tasks needs a part of it only
-    alike = torch.full((len(courses),) * 2, torch.nan, dtype=torch.float64)
-    for i in range(len(courses)):
-        for j in range(i + 1):
-            rows = (there[i] & there[j]).nonzero().squeeze(-1)
+    even, odd = (time_courses(values[:, i::2], mask[:, i::2]) for i in range(2))
+    (k, in_even), (m, in_odd) = ((courses @ courses.mT, there) for courses, there in (even, odd))
+    alike = torch.full((len(values),) * 2, torch.nan, dtype=torch.float64)
+    for i in range(len(values)):
+        for j in range(len(values)):
+            rows = (in_even[i] & in_odd[j]).nonzero().squeeze(-1)
             order = rows if shuffle is None else rows[torch.randperm(len(rows), generator=shuffle)]
-            k, m = grams[i][rows][:, rows], grams[j][order][:, order]
-            alike[i, j] = alike[j, i] = gram_cka(k, m)
-    return alike
+            # A matrix of fewer rows is a part of the whole one, before it is centered.
+            alike[i, j] = gram_cka(k[i][rows][:, rows], m[j][order][:, order])
+    return (alike + alike.T) / 2
 
 
 def _centered(gram: Tensor) -> Tensor:

@@ -73,26 +73,43 @@ def test_rows_are_means_over_the_episodes_that_last_as_long():
     assert torch.equal(time_courses(behind, mask)[0], courses)
 
 
-def test_tasks_are_compared_over_the_steps_both_have():
+def test_halves_of_tasks_are_compared_over_the_steps_both_have():
     values, mask, lengths = episodes()
     alike = task_alignment(values, mask)
-    courses, _ = time_courses(values, mask)
-    longest = lengths.amax(1).tolist()
+    even, odd = (time_courses(values[:, half::2], mask[:, half::2])[0] for half in range(2))
+    longest = [lengths[:, half::2].amax(1).tolist() for half in range(2)]
     for i in range(3):
         for j in range(3):
-            steps = min(longest[i], longest[j])
-            expected = linear_cka(courses[i, :steps], courses[j, :steps])
+            one, other = min(longest[0][i], longest[1][j]), min(longest[0][j], longest[1][i])
+            expected = linear_cka(even[i, :one], odd[j, :one])
+            expected = (expected + linear_cka(even[j, :other], odd[i, :other])) / 2
             torch.testing.assert_close(alike[i, j], expected)
-    torch.testing.assert_close(alike.diagonal(), torch.ones(3).double())
+
+
+def repeated(signal, noise):
+    """Three tasks: two of the same time course, one of another; noisy episodes."""
+    torch.manual_seed(0)
+    courses = torch.randn(3, 1, 20, 5) * signal
+    courses[1] = courses[0]
+    return courses + noise * torch.randn(3, 10, 20, 5), torch.ones(3, 10, 20, dtype=torch.bool)
+
+
+def test_tasks_of_one_time_course_are_as_alike_as_the_halves_of_one():
+    alike = task_alignment(*repeated(signal=1.0, noise=0.0))
+    torch.testing.assert_close(alike[:2, :2], torch.ones(2, 2).double())
+    assert alike[2, 2] > 1.0 - 1e-9 and alike[2, :2].max() < 0.5
+    noisy = task_alignment(*repeated(signal=1.0, noise=0.5))
+    assert (noisy[:2, :2] - noisy[0, 0]).abs().max() < 0.05 < 1.0 - noisy[0, 0]
+    still = task_alignment(*repeated(signal=0.0, noise=0.5))
+    assert still.diagonal().max() < 0.5  # nothing moves with time: equal, and yet nothing to see
+    assert abs(still.diagonal().mean() - still[0, 1:].mean()) < 0.1
 
 
 def test_the_floor_is_that_of_shuffled_time():
-    values, mask, _ = episodes()
-    values[1], mask[1] = values[0], mask[0]
-    assert task_alignment(values, mask)[0, 1] > 1.0 - 1e-12
-    floor = task_alignment(values, mask, shuffle=torch.Generator().manual_seed(0))
-    assert torch.equal(floor, floor.T) and floor[0, 1] < 0.95
-    again = task_alignment(values, mask, shuffle=torch.Generator().manual_seed(0))
+    sample = repeated(signal=1.0, noise=0.0)
+    floor = task_alignment(*sample, shuffle=torch.Generator().manual_seed(0))
+    assert torch.equal(floor, floor.T) and floor.max() < 0.5
+    again = task_alignment(*sample, shuffle=torch.Generator().manual_seed(0))
     assert torch.equal(floor, again)
 
 
@@ -101,3 +118,4 @@ def test_tasks_without_common_steps_are_not_compared():
     mask[0] = False
     alike = task_alignment(values, mask)
     assert alike[0].isnan().all() and not alike[1:, 1:].isnan().any()
+    assert task_alignment(values[:, :1], mask[:, :1]).isnan().all()
