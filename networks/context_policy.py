@@ -92,12 +92,41 @@ class ContextPolicy(nn.Module):
             observation: [*, observation_dim].
             context: [*, num_context], or fewer rows that broadcast.
         """
-        lead = observation.shape[:-1]
-        x = torch.cat((observation, context.expand(*lead, self.num_context)), -1)
-        # As a matrix: a product with weights of each task's own would copy them for every episode.
-        x = x.reshape(-1, x.shape[-1])
+        x = self._first(observation, context)
         for layer in self.layers:
             x = self.activation(layer(x))
+        return self._distribution(x, observation.shape[:-1])
+
+    def representations(self, observation: Tensor, context: Tensor) -> dict[str, Tensor]:
+        """Return what the layers compute for the arguments of `forward`, each `[*, width]`.
+
+        `layer_<l>/output` is x_l, l from 1; `head/mean` and `head/std`, or `head/logits`, are the
+        action's distribution. Layers that have inner parts tell these too.
+        """
+        lead, x = observation.shape[:-1], self._first(observation, context)
+        told: dict[str, Tensor] = {}
+        for number, layer in enumerate(self.layers, 1):
+            parts = self._parts(layer, x)
+            parts["output"] = x = self.activation(layer(x))
+            told |= {f"layer_{number}/{name}": part for name, part in parts.items()}
+        told = {name: part.reshape(*lead, part.shape[-1]) for name, part in told.items()}
+        made = self._distribution(x, lead)
+        if isinstance(made, Categorical):
+            return told | {"head/logits": made.logits}
+        return told | {"head/mean": made.mean, "head/std": made.log_std.exp()}
+
+    def _first(self, observation: Tensor, context: Tensor) -> Tensor:
+        """x_0 as a matrix: a product with weights of each task's own would copy them for every
+        episode."""
+        lead = observation.shape[:-1]
+        x = torch.cat((observation, context.expand(*lead, self.num_context)), -1)
+        return x.reshape(-1, x.shape[-1])
+
+    def _parts(self, layer: nn.Module, x: Tensor) -> dict[str, Tensor]:
+        """What a hidden layer computes on its way, by name."""
+        return {}
+
+    def _distribution(self, x: Tensor, lead: torch.Size) -> DiagonalGaussian | Categorical:
         output = head(x, self.last.weight, self.last.bias)
         output = output.reshape(*lead, output.shape[-1])
         if self.distribution == "categorical":

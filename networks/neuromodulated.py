@@ -5,7 +5,7 @@ Ben-Iwhiwhu et al., "Context meta-reinforcement learning via neuromodulation", N
 """
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 import gin
 import torch
@@ -61,7 +61,15 @@ class NeuromodulatedLinear(nn.Module):
 
     def signal(self, x: Tensor) -> Tensor:
         """Return the gates s, [*, out_features]."""
-        g: Tensor = self.gates(torch.relu(self.modulators(x)))
+        return self._gate(torch.relu(self.modulators(x)))
+
+    def parts(self, x: Tensor) -> dict[str, Tensor]:
+        """Return `drive` z, `modulators` m and `gates` s for x [*, in_features]."""
+        m = torch.relu(self.modulators(x))
+        return {"drive": self.standard(x), "modulators": m, "gates": self._gate(m)}
+
+    def _gate(self, m: Tensor) -> Tensor:
+        g: Tensor = self.gates(m)
         if self.gate == "soft":
             return torch.tanh(g)
         sign = torch.where(g >= 0, 1.0, -1.0).to(g.dtype)
@@ -103,3 +111,6 @@ class NeuromodulatedPolicy(ContextPolicy):
         """
         layer = functools.partial(NeuromodulatedLinear, num_modulators=num_modulators, gate=gate)
         super().__init__(observation_dim, action_dim, layer=layer, **context_policy)
+
+    def _parts(self, layer: nn.Module, x: Tensor) -> dict[str, Tensor]:
+        return cast(NeuromodulatedLinear, layer).parts(x)

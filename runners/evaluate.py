@@ -2,13 +2,15 @@
 
     python -m runners.evaluate runs/must_mt10/seed_1
     python -m runners.evaluate runs/must_mt10/seed_1 --checkpoint=best --seed=7
+    python -m runners.evaluate runs/cavia_navigation/seed_0 --activations --activation_episodes=5
 
 Suite and learner are built anew from the run's config.gin, and so is the evaluator: what no flag
-says is as in the run, the policy ("deterministic" or "stochastic") among it. Prints a table per
-task, and writes RUN_FOLDER/eval/evaluate_<step>_seed_<seed>.json. Exit codes: 0 done, 2 wrong
-input, 1 failed.
+says is as in the run, the policy ("deterministic" or "stochastic") among it. Prints a table, a line
+for each task, or for each adaptation step of a meta-learner, and writes
+RUN_FOLDER/eval/evaluate_<step>_seed_<seed>.json. Exit codes: 0 done, 2 wrong input, 1 failed.
 """
 
+import functools
 import importlib
 import sys
 from collections.abc import Sequence
@@ -24,19 +26,39 @@ def define_flags() -> flags.FlagValues:
     """The flags, in a namespace of their own."""
     values = new_flags()
     flags.DEFINE_string(
-        "checkpoint", "latest", "latest, best or an environment step.", flag_values=values
+        "checkpoint", "latest", "latest, best or a step of the run.", flag_values=values
     )
     flags.DEFINE_integer(
         "episodes",
         None,
-        "Episodes per task; all goals once if not given. Fewer than goals: only the first ones.",
+        "Episodes per task, and per adaptation step of a meta-learner. If not given as in the run; "
+        "where goals are listed, all of them once. Fewer than goals: only the first ones.",
         lower_bound=1,
         flag_values=values,
     )
     flags.DEFINE_integer(
-        "seed", None, "Seed of the evaluation (Evaluator.seed).", lower_bound=0, flag_values=values
+        "seed",
+        None,
+        "Seed of the evaluation (Evaluator.seed, MetaEvaluator.seed).",
+        lower_bound=0,
+        flag_values=values,
     )
     flags.DEFINE_string("device", "cpu", "Where the policy runs: cpu or cuda.", flag_values=values)
+    flags.DEFINE_boolean(
+        "activations",
+        False,
+        "Of a meta-learner: write what each layer of the policy computed, beside the JSON, as "
+        "<the same name>_activations.npz. Of other runs: insist that their evaluator records.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "activation_episodes",
+        None,
+        "With --activations: of each task and adaptation step only so many episodes. If not given "
+        "as in the run (LayerRecorder.episodes), else all.",
+        lower_bound=1,
+        flag_values=values,
+    )
     return values
 
 
@@ -47,14 +69,17 @@ def main(argv: Sequence[str]) -> int:
         argv: as `sys.argv`.
     """
     values = define_flags()
-    parsed = parse(values, argv, __doc__, _not_one_folder)
+    parsed = parse(values, argv, __doc__, functools.partial(_complaint, values))
     if isinstance(parsed, int):
         return parsed
     saved_run = importlib.import_module("runners.saved_run")
     config = importlib.import_module("runners.config")
     try:
-        run = saved_run.SavedRun(parsed[0], values.checkpoint, values.device)
+        bindings = _recording(values)
+        run = saved_run.SavedRun(parsed[0], values.checkpoint, values.device, bindings)
         evaluator = run.evaluator(values.episodes, values.seed)
+        if values.activations and (text := _unfit(evaluator, run.learner, config)):
+            raise config.ConfigError(text)
     except config.ConfigError as error:
         return wrong(error.line())
     try:
@@ -65,11 +90,47 @@ def main(argv: Sequence[str]) -> int:
     name = f"evaluate_{run.step}_seed_{evaluator.seed}"
     path = evaluator.write_result(run.folder / "eval", run.step, run.suite, metrics, name=name)
     _print(result, evaluator.table(result), path)
+    if path is not None and getattr(evaluator, "recorder", None) is not None:
+        for file in sorted(path.parent.glob(f"{path.stem}_*.npz")):
+            print(f"written to {file}", file=sys.stderr)
     return FINISHED
 
 
-def _not_one_folder(rest: list[str]) -> str:
-    return "" if len(rest) == 1 else f"one run folder is needed, got {len(rest)}"
+def _complaint(values: flags.FlagValues, rest: list[str]) -> str:
+    if len(rest) != 1:
+        return f"one run folder is needed, got {len(rest)}"
+    if values.activation_episodes is not None and not values.activations:
+        return "--activation_episodes does nothing without --activations"
+    return ""
+
+
+def _recording(values: flags.FlagValues) -> list[str]:
+    """What makes a meta-learner's evaluator record; other evaluators read none of it."""
+    if not values.activations:
+        return []
+    lines = ["import runners.meta_evaluation", "import networks.layer_recorder"]
+    lines.append("MetaEvaluator.recorder = @LayerRecorder()")
+    if values.activation_episodes is not None:
+        lines.append(f"LayerRecorder.episodes = {values.activation_episodes}")
+    return lines
+
+
+def _unfit(evaluator: Any, learner: Any, config: Any) -> str:
+    """Why --activations and this run do not go together; "" if they do."""
+    unread = config.unused_bindings()
+    if "MetaEvaluator.recorder" not in unread:
+        try:
+            evaluator.recorder.check(learner)
+        except TypeError as error:
+            return f"--activations: {error}"
+    elif getattr(evaluator, "recorder", None) is None:
+        return (
+            "--activations: this run has no meta-learner, and no recorder (Evaluator.recorder); "
+            "leave the flag out, or train with gin/runners/activity.gin"
+        )
+    elif "LayerRecorder.episodes" in unread:
+        return "--activation_episodes: this run has no meta-learner; leave the flag out"
+    return ""
 
 
 def _print(result: dict[str, Any], cells: Any, path: Path | None) -> None:

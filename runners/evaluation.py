@@ -2,8 +2,6 @@
 
 import copy
 import dataclasses
-import io
-import logging
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,10 +16,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from runners.compatibility import versions
-from runners.evaluation_results import Scheduled, Table, write_result
-from runners.files import disk_is_full, write_atomically
-
-log = logging.getLogger("absl")
+from runners.evaluation_results import Scheduled, Table, write_arrays, write_result
 
 
 class Recorder(Protocol):
@@ -285,17 +280,8 @@ class Evaluator(Scheduled):
         path = write_result(folder, name or str(step), self.result(step, suite, metrics))
         if path is None or self.recorder is None:
             return path
-        try:
-            arrays: Any = {k: v.numpy() for k, v in self.recorder.summary().items()}
-            with io.BytesIO() as file:
-                np.savez_compressed(file, **arrays)
-                write_atomically(path.with_name(f"{path.stem}_activity.npz"), file.getvalue())
-        except OSError as error:
-            if not disk_is_full(error):
-                raise
-            log.warning("Disk full: no activity beside %s", path)
-            return None
-        return path
+        arrays = {name: value.numpy() for name, value in self.recorder.summary().items()}
+        return path if write_arrays(path, "activity", arrays) else None
 
     def score(self, metrics: dict[str, float]) -> float:
         """What the best checkpoint is chosen by: the mean success rate."""

@@ -1,10 +1,14 @@
 """What every evaluator has: when it is due, how its result is printed, and where it is written."""
 
+import io
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from runners.files import disk_is_full, write_atomically
 
@@ -72,3 +76,24 @@ def write_result(folder: Path | str, name: str, result: dict[str, Any]) -> Path 
         log.warning("Disk full: no %s", path)
         return None
     return path
+
+
+def write_arrays(result: Path, what: str, arrays: Mapping[str, NDArray[Any]]) -> bool:
+    """Write arrays beside a result, as `<its name>_<what>.npz`.
+
+    Returns:
+        Whether it was written; not if the disk is full, which is warned of.
+
+    Raises:
+        OSError: from the file system, other than a full disk.
+    """
+    try:
+        with io.BytesIO() as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+            write_atomically(result.with_name(f"{result.stem}_{what}.npz"), file.getvalue())
+    except OSError as error:
+        if not disk_is_full(error):
+            raise
+        log.warning("Disk full: no %s beside %s", what, result)
+        return False
+    return True

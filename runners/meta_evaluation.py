@@ -4,20 +4,38 @@ import copy
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import gin
 import numpy as np
 import torch
 from scipy.stats import t as student
+from tensordict import TensorDict
 from torch import Tensor
 
 from runners.compatibility import versions
 from runners.evaluation import device_of, evaluating, untouched_randomness
-from runners.evaluation_results import Scheduled, Table, write_result
+from runners.evaluation_results import Scheduled, Table, write_arrays, write_result
 from runners.rollouts import Rollouts, returns, successes
 
 SPLITS = ("train", "test")
+
+
+class Recorder(Protocol):
+    """Is shown the episodes of an evaluation, after each step of it."""
+
+    def begin(self) -> None:
+        """Forget the last evaluation."""
+
+    def check(self, learner: Any) -> None:
+        """TypeError if this learner cannot be recorded."""
+
+    def see(self, learner: Any, split: str, experience: TensorDict, latent: Tensor) -> None:
+        """Take in the episodes `[tasks, episodes, time]` that were run with these latents."""
+
+    def summary(self) -> dict[str, Tensor]:
+        """What to write, by name, as `<split>/<name>`."""
+        ...
 
 
 @gin.configurable
@@ -37,6 +55,8 @@ class MetaEvaluator(Scheduled):
         adaptations: adaptation steps.
         splits: of the tasks; "train", "test" or both. The last one is the headline.
         seed: of the tasks and of all that is random in an evaluation.
+        recorder: is shown all episodes (`networks.layer_recorder`); what it kept is written beside
+            each result, as `<step>_activations.npz`, with the tasks' names and goals.
 
     Raises:
         ValueError: for a value out of range.
@@ -52,6 +72,7 @@ class MetaEvaluator(Scheduled):
         adaptations: int = 4,
         splits: Sequence[str] = ("train", "test"),
         seed: int = 0,
+        recorder: Recorder | None = None,
     ) -> None:
         super().__init__(interval)
         given = {"num_tasks": num_tasks, "episodes": episodes, "adaptations": adaptations}
@@ -63,6 +84,7 @@ class MetaEvaluator(Scheduled):
             raise ValueError(f"MetaEvaluator.splits must be among {SPLITS}, got {splits}")
         self.num_tasks, self.episodes, self.at_once = num_tasks, episodes, episodes_at_once
         self.adaptations, self.splits, self.seed = adaptations, splits, seed
+        self.recorder = recorder
         self.success = torch.zeros(0)
         self.returns: dict[str, Tensor] = {}
         self.successes: dict[str, Tensor] = {}
@@ -82,6 +104,9 @@ class MetaEvaluator(Scheduled):
             `self.last_successes` (success at an episode's last step) hold every episode by split,
             `[tasks, steps, episodes]`.
         """
+        if self.recorder is not None:
+            self.recorder.check(learner)
+            self.recorder.begin()
         try:
             with untouched_randomness(self.seed):
                 rollouts = self._open(suite)
@@ -135,6 +160,8 @@ class MetaEvaluator(Scheduled):
             experience = rollouts.collect(learner, self._tasks[split], latent["latent"])
             ends = successes(experience, last=True)
             scores.append((returns(experience), successes(experience), ends))
+            if self.recorder is not None:
+                self.recorder.see(learner, split, experience, latent["latent"])
             if len(scores) > self.adaptations:
                 break
             latent = learner.adapt(experience, latent)
@@ -209,7 +236,15 @@ class MetaEvaluator(Scheduled):
         name: str = "",
     ) -> Path | None:
         """As `Evaluator.write_result`."""
-        return write_result(folder, name or str(step), self.result(step, suite, metrics))
+        path = write_result(folder, name or str(step), self.result(step, suite, metrics))
+        if path is None or self.recorder is None:
+            return path
+        arrays = {key: value.numpy() for key, value in self.recorder.summary().items()}
+        for split in self.splits:
+            tasks = self._tasks[split]
+            arrays[f"{split}/task"] = np.array([task.name for task in tasks])
+            arrays[f"{split}/goal"] = np.array([task.goals[0] for task in tasks])
+        return path if write_arrays(path, "activations", arrays) else None
 
     def adjust(self, suite: Any, episodes: int | None, seed: int | None) -> None:
         """Take another number of episodes of each task and step, or another seed, if given."""

@@ -1,6 +1,7 @@
 """A run read back from its folder: suite and learner as its `config.gin` wires them together."""
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,19 @@ class SavedRun:
         folder: the run's, with `config.gin` and `checkpoints/`.
         checkpoint: "latest" (the newest whole one), "best", or an environment step.
         device: of the learner.
+        bindings: gin lines that win over the run's own.
 
     Raises:
         ConfigError: the folder is no run, or it has no such checkpoint.
     """
 
-    def __init__(self, folder: Path | str, checkpoint: str = "latest", device: str = "cpu") -> None:
+    def __init__(
+        self,
+        folder: Path | str,
+        checkpoint: str = "latest",
+        device: str = "cpu",
+        bindings: Sequence[str] = (),
+    ) -> None:
         self.folder = Path(folder)
         text = self.folder / "config.gin"
         if not text.is_file():
@@ -39,7 +47,7 @@ class SavedRun:
         if lines := differences(about["versions"], versions()):
             logging.warning("%s was written with other versions: %s", folder, "; ".join(lines))
         importlib.import_module("runners.training")  # registers what config.gin binds
-        config.parse([text.resolve()])
+        config.parse([text.resolve()], bindings)
         with config.config_errors():
             parts = gin.get_bindings("train")
             self.suite: Any = parts["suite"]

@@ -128,6 +128,31 @@ def test_vmap_over_weights_equals_a_loop(kind, distribution):
 
 
 @KINDS
+@DISTRIBUTIONS
+def test_representations_are_those_of_the_forward_pass(kind, distribution):
+    policy = build(kind, distribution=distribution)
+    observation, context = torch.randn(2, 5, 6, 3).double(), torch.randn(2, 1, 1, 4).double()
+    outputs = []
+    for layer in policy.layers:
+        layer.register_forward_hook(lambda _, x, y: outputs.append(y))
+    made = policy(observation, context)
+    told = policy.representations(observation, context)
+    for number, (width, drive) in enumerate(zip((8, 7), outputs[:2], strict=True), 1):
+        output = told[f"layer_{number}/output"]
+        assert output.shape == (2, 5, 6, width)
+        assert torch.equal(output.reshape(-1, width), torch.tanh(drive))
+    if distribution == "categorical":
+        assert torch.equal(told["head/logits"], made.logits)
+    else:
+        assert torch.equal(told["head/mean"], made.mean)
+        assert torch.equal(told["head/std"], made.log_std.exp())
+    names = {"layer_1/output", "layer_2/output"}
+    names |= {"head/logits"} if distribution == "categorical" else {"head/mean", "head/std"}
+    assert names <= set(told)
+    assert kind is NeuromodulatedPolicy or names == set(told)
+
+
+@KINDS
 def test_without_context_it_is_the_policy_of_maml(kind):
     policy = build(kind, num_context=0)
     x = torch.randn(5, 3).double()

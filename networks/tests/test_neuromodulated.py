@@ -129,6 +129,32 @@ def test_the_gate_multiplies_before_the_activation():
     torch.testing.assert_close(policy(observation, context).mean, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("gate", GATES)
+def test_representations_tell_drive_modulators_and_gates(gate):
+    torch.manual_seed(0)
+    options = {"num_context": 4, "hidden": (8, 7), "num_modulators": 3, "gate": gate}
+    policy = NeuromodulatedPolicy(3, 2, **options).double()
+    observation, context = torch.randn(2, 5, 3).double(), torch.randn(4).double()
+    told = policy.representations(observation, context)
+    x = torch.cat((observation, context.expand(2, 5, 4)), -1)
+    for number, (layer, width) in enumerate(zip(policy.layers, (8, 7), strict=True), 1):
+        parts = {name: told.pop(f"layer_{number}/{name}") for name in layer.parts(x)}
+        assert {name: part.shape[-1] for name, part in parts.items()} == {
+            "drive": width,
+            "modulators": 3,
+            "gates": width,
+        }
+        modulators = (x @ layer.modulators.weight.T + layer.modulators.bias).relu()
+        torch.testing.assert_close(parts["modulators"], modulators)
+        torch.testing.assert_close(
+            parts["drive"], x @ layer.standard.weight.T + layer.standard.bias
+        )
+        torch.testing.assert_close(parts["gates"], layer.signal(x))
+        x = told.pop(f"layer_{number}/output")
+        assert torch.equal(x, (parts["drive"] * parts["gates"]).relu())
+    assert set(told) == {"head/mean", "head/std"}
+
+
 def test_errors_name_the_argument():
     with pytest.raises(ValueError, match="gate.*'sigmoid'"):
         NeuromodulatedPolicy(3, 2, gate="sigmoid")

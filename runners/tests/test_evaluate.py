@@ -122,6 +122,9 @@ def test_wrong_input_is_one_line_and_2(run, capsys, tmp_path):
         ((run, "--episodes=0"), "episodes"),
         ((run, "--episodes=6"), "--episodes=6"),
         ((run, "--device=tpux"), "--device=tpux"),
+        ((run, "--activations"), "--activations: this run has no meta-learner"),
+        ((run, "--activation_episodes=2"), "without --activations"),
+        ((run, "--activations", "--activation_episodes=0"), "activation_episodes"),
         ((run, "--unknown=1"), "unknown"),
     ]:
         assert call(*arguments) == 2, arguments
@@ -136,13 +139,46 @@ def test_wrong_input_is_one_line_and_2(run, capsys, tmp_path):
     assert "there are: none" in capsys.readouterr().err
 
 
+RECORDER = """
+import torch
+import gin
+
+
+@gin.configurable
+class Steps:
+    def begin(self):
+        self.count = 0
+
+    def see(self, learner, td, step, active):
+        self.count += 1
+
+    def summary(self):
+        return {"layer_0/steps": torch.tensor([self.count])}
+"""
+
+
+def test_a_run_with_a_recorder_of_its_own_keeps_it(run, capsys, tmp_path):
+    module = f"steps_{os.getpid()}"
+    (tmp_path / f"{module}.py").write_text(RECORDER)
+    with (run / "config.gin").open("a") as file:
+        file.write(f"\nimport {module}\nEvaluator.recorder = @Steps()\n")
+    assert call(run, "--activations", "--activation_episodes=2") == 2
+    out, error = capsys.readouterr()
+    assert out == "" and error.count("\n") == 1 and "--activation_episodes" in error
+    assert call(run, "--activations") == 0
+    path = run / "eval" / "evaluate_20_seed_5_activity.npz"
+    assert str(path) in capsys.readouterr().err and path.exists()
+
+
 def test_help_is_quick_and_loads_no_torch():
     root = Path(__file__).resolve().parents[2]
     started = time.monotonic()
     command = [sys.executable, "-X", "importtime", "-m", "runners.evaluate", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True)
     assert time.monotonic() - started < 2.0
-    assert "--checkpoint" in done.stdout.replace("--[no]", "--")
+    told = done.stdout.replace("--[no]", "--")
+    for flag in ("checkpoint", "episodes", "seed", "activations", "activation_episodes"):
+        assert f"--{flag}:" in told
     assert not {"torch", "metaworld", "gin"} & {
         line.split("|")[-1].strip() for line in done.stderr.splitlines()
     }

@@ -112,6 +112,65 @@ def test_result_and_table(tmp_path):
     assert table.rows[2][2] == f"{metrics['eval/return']:.2f}"
 
 
+class Watcher:
+    """Keeps what it was shown, and refuses learners without `adapted`."""
+
+    def __init__(self):
+        self.seen = []
+
+    def begin(self):
+        self.seen = []
+
+    def check(self, learner):
+        if not hasattr(learner, "adapted"):
+            raise TypeError("not this learner")
+
+    def see(self, learner, split, experience, latent):
+        self.seen.append((split, experience.clone(), latent.clone()))
+
+    def summary(self):
+        return {f"{split}/latent": latent for split, _, latent in self.seen}
+
+
+def test_a_recorder_sees_every_step_and_changes_nothing(tmp_path):
+    suite, learner, watcher = NavigationSuite(horizon=5), Halver(), Watcher()
+    evaluator = MetaEvaluator(recorder=watcher, **SMALL)
+    for _ in range(2):  # the second evaluation forgets the first
+        metrics = evaluator(suite, learner)
+    plain = MetaEvaluator(**SMALL)
+    assert plain(suite, Halver()) == metrics
+    for kept in ("returns", "successes", "last_successes"):
+        for split, value in getattr(plain, kept).items():
+            assert torch.equal(value, getattr(evaluator, kept)[split])
+    assert [split for split, *_ in watcher.seen] == ["train"] * 3 + ["test"] * 3
+    for split, experience, latent in watcher.seen:
+        step = round(-np.log2(1 - latent[0, 0].item() / 0.4))
+        reward = experience["next", "reward"].squeeze(-1) * experience["mask"]
+        assert torch.equal(reward.sum(-1).double(), evaluator.returns[split][:, step])
+    path = evaluator.write_result(tmp_path, 30, suite, metrics)
+    result = json.loads(path.read_text())
+    assert result == plain.result(30, suite, metrics)
+    with np.load(path.with_name("30_activations.npz")) as written:
+        assert set(written) == {f"{s}/{n}" for s in result["splits"] for n in written_names()}
+        for split, there in result["splits"].items():
+            assert written[f"{split}/task"].tolist() == [t["name"] for t in there["tasks"]]
+            assert written[f"{split}/goal"].tolist() == [t["goal"] for t in there["tasks"]]
+            assert written[f"{split}/latent"] == pytest.approx(0.3)
+    plain.write_result(tmp_path, 31, suite, metrics)
+    assert not (tmp_path / "31_activations.npz").exists()
+
+
+def written_names():
+    return ("latent", "task", "goal")
+
+
+def test_a_learner_the_recorder_refuses_is_not_evaluated():
+    suite, evaluator = NavigationSuite(horizon=5), MetaEvaluator(recorder=Watcher(), **SMALL)
+    with pytest.raises(TypeError, match="not this learner"):
+        evaluator(suite, nn.Linear(2, 2))
+    assert evaluator._rollouts is None
+
+
 def test_half_width_of_one_value_is_unknown():
     assert np.isnan(half_width(torch.ones(1)))
 

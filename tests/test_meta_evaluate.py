@@ -1,0 +1,169 @@
+"""`python -m runners.evaluate` on runs of meta-learners: table, JSON, activations, exit codes."""
+
+import json
+
+import numpy as np
+import pytest
+
+from networks.context_policy import ContextPolicy
+from runners import evaluate, train
+
+TINY = {
+    "ITERATIONS": 2,
+    "META_BATCH": 3,
+    "EPISODES": 4,
+    "TEST_EPISODES": 4,
+    "TEST_STEPS": 2,
+    "EVALUATION_INTERVAL": 10,
+    "HIDDEN": "(8, 6)",
+    "Logger.tensorboard": False,
+}
+NAVIGATION = {"HORIZON": 6}
+GATED = ("drive", "modulators", "gates")
+RUNS = {
+    "cavia": ("gin/cavia_navigation.gin", NAVIGATION),
+    "neuromodulated": ("gin/nm_cavia_navigation.gin", NAVIGATION),
+    "maml": ("gin/papers/nm_cavia/ctd2_maml.gin", {}),
+}
+
+
+def trained(name, folder):
+    file, values = RUNS[name]
+    flags = [f"--gin={key} = {value}" for key, value in (TINY | values).items()]
+    assert (
+        train.main(["train", f"--gin_file={file}", f"--workdir={folder}", "--seed=0", *flags]) == 0
+    )
+    (run,) = folder.glob("*/seed_0")
+    return run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A finished run of each kind, trained when first asked for."""
+    made = {}
+
+    def get(name):
+        if name not in made:
+            made[name] = trained(name, tmp_path_factory.mktemp(name))
+        return made[name]
+
+    return get
+
+
+def call(*arguments):
+    return evaluate.main(["evaluate", *map(str, arguments)])
+
+
+def test_table_and_json_are_those_of_the_run(runs, capsys):
+    run = runs("cavia")
+    capsys.readouterr()
+    assert call(run) == 0
+    out, error = capsys.readouterr()
+    path = run / "eval" / "evaluate_2_seed_0.json"
+    assert f"written to {path}\n" in error
+    result = json.loads(path.read_text())
+    assert result["step"] == 2 and result["episodes_per_step"] == 4 and result["seed"] == 0
+    assert result["suite"] == "navigation" and result["policy"] == "stochastic"
+    lines = [line.split("\t") for line in out.splitlines()]
+    assert lines[0] == ["split", "adaptations", "return", "±95 %", "success", "at the end"]
+    places = [(split, str(step)) for split in ("train", "test") for step in range(3)]
+    assert [tuple(line[:2]) for line in lines[1:]] == places
+    steps = [step for split in ("train", "test") for step in result["splits"][split]["steps"]]
+    assert [line[2] for line in lines[1:]] == [f"{step['return']:.2f}" for step in steps]
+    # The last evaluation of the run itself was of the same weights, tasks and seed.
+    assert json.loads((run / "eval" / "2.json").read_text()) == result
+    assert not list((run / "eval").glob("*.npz"))
+
+
+def test_episodes_seed_and_checkpoint(runs, capsys):
+    run = runs("cavia")
+    assert call(run, "--episodes=2", "--seed=7", "--checkpoint=best") == 0
+    (path,) = (run / "eval").glob("evaluate_*_seed_7.json")
+    result = json.loads(path.read_text())
+    assert result["episodes_per_step"] == 2 and result["seed"] == 7
+    assert [len(task["returns"]) for task in result["splits"]["test"]["tasks"]] == [3] * 3
+    before = json.loads((run / "eval" / "2.json").read_text())
+    goals = [task["goal"] for task in result["splits"]["test"]["tasks"]]
+    assert goals != [task["goal"] for task in before["splits"]["test"]["tasks"]]
+    capsys.readouterr()
+    for arguments, says in [
+        (("--checkpoint=1",), "there are: 2, best"),
+        (("--episodes=0",), "episodes"),
+        (("--activation_episodes=2",), "without --activations"),
+    ]:
+        assert call(run, *arguments) == 2
+        out, error = capsys.readouterr()
+        assert out == "" and error.count("\n") == 1 and says in error
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_activations_by_name(name, runs, capsys):
+    run = runs(name)
+    assert call(run, "--activations", "--seed=3") == 0
+    recorded = json.loads((run / "eval" / "evaluate_2_seed_3.json").read_text())
+    file = run / "eval" / "evaluate_2_seed_3_activations.npz"
+    assert f"written to {file}\n" in capsys.readouterr().err
+    with np.load(file) as loaded:
+        arrays = dict(loaded)
+    file.unlink()
+    assert call(run, "--seed=3") == 0
+    assert json.loads((run / "eval" / "evaluate_2_seed_3.json").read_text()) == recorded
+    assert not file.exists()
+    shown = {"layer_1/output": 8, "layer_2/output": 6}
+    if name == "neuromodulated":
+        widths = {1: 8, 2: 6}
+        shown |= {f"layer_{i}/{part}": widths[i] for i in widths for part in GATED}
+        shown |= {"layer_1/modulators": 4, "layer_2/modulators": 4}
+    shown |= {"head/logits": 3} if name == "maml" else {"head/mean": 2, "head/std": 2}
+    shown |= {"observation": 17 if name == "maml" else 2}
+    plain = {"reward", "success", "mask", "task", "goal"}
+    plain |= set() if name == "maml" else {"context"}
+    splits = recorded["splits"]
+    assert set(arrays) == {f"{split}/{part}" for split in splits for part in {*shown, *plain}}
+    for split, there in splits.items():
+        mask = arrays[f"{split}/mask"]
+        time = mask.shape[-1]
+        assert mask.shape == (3, 3, 4, time) and 0 < time <= 7 and mask.any(-1).all()
+        for part, width in shown.items():
+            value = arrays[f"{split}/{part}"]
+            assert value.shape == (3, 3, 4, time, width) and value.dtype == np.float32
+            assert np.isfinite(value).all() and not value[~mask].any()
+        total = arrays[f"{split}/reward"].sum(-1).mean(-1)
+        returns = np.array([task["returns"] for task in there["tasks"]])
+        assert total == pytest.approx(returns, rel=1e-5, abs=1e-6)
+        assert arrays[f"{split}/task"].tolist() == [task["name"] for task in there["tasks"]]
+        assert arrays[f"{split}/goal"].tolist() == [task["goal"] for task in there["tasks"]]
+        if name != "maml":
+            context = arrays[f"{split}/context"]
+            assert context.shape == (3, 3, 5) and not context[:, 0].any() and context[:, 1:].any()
+        if name == "neuromodulated":
+            drive, gates = (arrays[f"{split}/layer_1/{part}"] for part in ("drive", "gates"))
+            output = np.maximum(drive * gates, 0.0)
+            assert np.array_equal(arrays[f"{split}/layer_1/output"], output)
+
+
+def test_a_few_episodes(runs):
+    run = runs("cavia")
+    assert call(run, "--activations", "--activation_episodes=2", "--seed=4") == 0
+    with np.load(run / "eval" / "evaluate_2_seed_4_activations.npz") as arrays:
+        assert arrays["test/reward"].shape[:3] == (3, 3, 2)
+
+
+def test_a_policy_that_does_not_tell_its_layers_is_an_error_of_one_line(runs, capsys, monkeypatch):
+    run = runs("cavia")
+    monkeypatch.delattr(ContextPolicy, "representations")
+    capsys.readouterr()
+    assert call(run, "--activations") == 2
+    out, error = capsys.readouterr()
+    assert out == "" and error.count("\n") == 1
+    assert "--activations: ContextPolicy does not tell" in error
+
+
+def test_the_part_file_records_in_training(tmp_path):
+    file = tmp_path / "recorded.gin"
+    file.write_text("include 'gin/cavia_navigation.gin'\ninclude 'gin/runners/activations.gin'\n")
+    flags = [f"--gin={key} = {value}" for key, value in (TINY | NAVIGATION).items()]
+    flags += ["--gin=LayerRecorder.episodes = 1", f"--workdir={tmp_path}"]
+    assert train.main(["train", f"--gin_file={file}", *flags]) == 0
+    with np.load(tmp_path / "recorded" / "seed_0" / "eval" / "2_activations.npz") as arrays:
+        assert arrays["train/layer_2/output"].shape[:3] == (3, 3, 1)
