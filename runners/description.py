@@ -12,6 +12,9 @@ from runners import config, preflight
 from runners.config import ConfigError
 from runners.progress import short
 
+MANY = 10**6
+"""Goals from which on their number says nothing."""
+
 
 def describe(train: Callable[..., Any], console: Console | None = None) -> None:
     """Build suite, learner and loop as bound for `train`, and print what they are.
@@ -44,17 +47,18 @@ def describe(train: Callable[..., Any], console: Console | None = None) -> None:
 def _parts(bound: dict[str, Any], learner: nn.Module, loop: Any) -> Table:
     suite, spec = bound["suite"], bound["suite"].spec
     table = Table("part", "is", "with", title=config.experiment_name())
-    sizes = f"observation [{spec.observation_dim}], action [{spec.action_dim}]"
+    action = (
+        f"one of {spec.num_actions} actions" if spec.discrete else f"action [{spec.action_dim}]"
+    )
+    sizes = f"observation [{spec.observation_dim}], {action}"
     tasks = suite.tasks()
-    goals = sorted({len(task.goals) for task in tasks})
-    counts = " or ".join(map(str, goals))
+    goals = sorted({len(suite.numbers(task)) for task in tasks})
+    counts = " or ".join(str(count) if count < MANY else "endless" for count in goals)
     about = f"{sizes}, {spec.num_tasks} tasks, {counts} goals, {spec.horizon} steps an episode"
     table.add_row("suite", suite.name, about)
     table.add_row("tasks", "", ", ".join(task.name for task in tasks))
     table.add_row("learner", type(learner).__name__, "")
-    ratio = f"{loop.steps_per_iteration} vector steps, {float(loop.ratio):g} updates for each"
-    warmup = f"{loop.warmup_steps} to warm up{', made up for' * loop.catch_up}"
-    table.add_row("loop", type(loop).__name__, f"{ratio}; {warmup}")
+    table.add_row("loop", type(loop).__name__, loop.about)
     for name in ("replay", "trajectories", "reward_scaler"):
         if (store := getattr(loop, name, None)) is not None:
             table.add_row(name, type(store).__name__, "")
@@ -62,7 +66,7 @@ def _parts(bound: dict[str, Any], learner: nn.Module, loop: Any) -> Table:
         if bound.get(name) is not None:
             table.add_row(name, type(bound[name]).__name__, "")
     if "total_steps" in bound:
-        table.add_row("length", f"{bound['total_steps']:,} steps", "over all tasks")
+        table.add_row("length", f"{bound['total_steps']:,} {loop.unit}", loop.counted)
     return table
 
 

@@ -42,7 +42,8 @@ class MetaOnPolicyLoop:
         ValueError: for a value out of range.
     """
 
-    unit, collected = "iterations", "the episodes of one iteration"
+    unit, counted = "iterations", "each with one update"
+    collected = "the episodes of one iteration"
     pending = closing = False
     replay = None
 
@@ -72,6 +73,15 @@ class MetaOnPolicyLoop:
         self._meter, self._watch = Meter(), FiniteWatch(self.device)
         self._seconds, self._read = dict.fromkeys(PHASES, 0.0), 0
         suite.sample(tasks_per_iteration, "train", np.random.default_rng(0))  # or refused here
+
+    @property
+    def about(self) -> str:
+        """The schedule, in a line."""
+        rollouts = self.rollouts
+        return (
+            f"{rollouts.num_tasks} tasks, {rollouts.episodes} episodes of each before and after "
+            f"adaptation, {rollouts.at_once} at once"
+        )
 
     @property
     def step(self) -> int:

@@ -44,7 +44,8 @@ class OffPolicyLoop:
         ValueError: for a value out of range, or a replay that does not fit the learner.
     """
 
-    unit, collected = "steps", "one step of every task"
+    unit, counted = "steps", "over all tasks"
+    collected = "one step of every task"
 
     def __init__(
         self,
@@ -111,6 +112,13 @@ class OffPolicyLoop:
                 f"OffPolicyLoop: {name} needs batches with as many rows of each task, and "
                 "TaskReplay.stratified is False; set it to True"
             )
+
+    @property
+    def about(self) -> str:
+        """The schedule, in a line."""
+        warmup = f"{self.warmup_steps} to warm up{', made up for' * self.catch_up}"
+        steps = f"{self.steps_per_iteration} vector steps"
+        return f"{steps}, {float(self.ratio):g} updates for each; {warmup}"
 
     @property
     def step(self) -> int:
