@@ -56,6 +56,19 @@ PROTOCOL = {  # the options that PTSL's and the dendrites' publications need
     "TaskReplay.stratified": False,
     "Evaluator.explore": True,
 }
+CAVIA = {
+    "ITERATIONS": 60,
+    "META_BATCH": 3,
+    "EPISODES": 4,
+    "TEST_EPISODES": 4,
+    "TEST_STEPS": 1,
+    "EVALUATION_INTERVAL": 20,
+    "LOG_INTERVAL": 3,
+    "HIDDEN": "(16, 16)",
+    "Logger.tensorboard": False,
+    "Checkpointer.steps": 4,
+}
+SIMULATORS = {"HORIZON": 10, "EPISODES_AT_ONCE": 2, "HalfCheetahSuite.workers": 2}
 CASES = {
     "sac": ("gin/quick/mtsac_point_mass.gin", SMALL),
     "must": ("gin/quick/must_point_mass.gin", {**SMALL, **MUST}),
@@ -64,6 +77,10 @@ CASES = {
     "care": ("gin/quick/care_point_mass.gin", SMALL),
     "ptsl": ("gin/quick/ptsl_point_mass.gin", {**SMALL, **PROTOCOL}),
     "dendrites": ("gin/quick/dendrites_point_mass.gin", {**SMALL, **DENDRITES}),
+    "cavia-navigation": ("gin/quick/nm_cavia_navigation.gin", {**CAVIA, "HORIZON": 10}),
+    "cavia-ct-graph": ("gin/quick/cavia_ct_graph.gin", CAVIA),
+    "cavia-half-cheetah": ("gin/quick/cavia_half_cheetah.gin", {**CAVIA, **SIMULATORS}),
+    "maml-ct-graph": ("gin/papers/nm_cavia/ctd2_maml.gin", CAVIA),
     "sac-meta-world": ("gin/quick/mtsac_two_tasks.gin", {**SMALL, **META_WORLD}),
     "must-meta-world": ("gin/quick/must_two_tasks.gin", {**SMALL, **META_WORLD, **MUST}),
 }
