@@ -27,6 +27,8 @@ class Policy(Protocol):
 
     num_context: int
     """Width of the context."""
+    discrete: bool
+    """Whether an action is one number out of some, and not a vector."""
 
     def __call__(self, observation: Tensor, context: Tensor) -> Distribution:
         """`[*, observation_dim]` and `[*, num_context]` to distributions `[*]`."""
@@ -108,6 +110,13 @@ class CAVIA(MetaAlgorithm):
             wanted = "num_context = 0" if self.adapts_weights else "num_context of at least 1"
             raise ValueError(
                 f"CAVIA.adapted = {adapted!r} needs a policy with {wanted}, got {num_context}"
+            )
+        discrete = getattr(sizes, "discrete", False)
+        if self.policy.discrete != discrete:
+            kind, name = ("discrete", "categorical") if discrete else ("continuous", "gaussian")
+            raise ValueError(
+                f"CAVIA.policy does not choose among {kind} actions, and the tasks have those; "
+                f"bind ContextPolicy.distribution = '{name}'"
             )
         self.fast_lr, self.halve_lr, self.first_order = fast_lr, halve_lr, first_order
         self.discount, self.gae_lambda = discount, gae_lambda

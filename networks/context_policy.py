@@ -73,7 +73,7 @@ class ContextPolicy(nn.Module):
         if distribution not in DISTRIBUTIONS:
             raise ValueError(f"distribution must be one of {DISTRIBUTIONS}, got {distribution!r}")
         self.num_context = num_context
-        self.distribution = distribution
+        self.distribution, self.discrete = distribution, distribution == "categorical"
         self.activation = ACTIVATIONS[activation]
         widths = (observation_dim + num_context, *hidden)
         pairs = zip(widths[:-1], widths[1:], strict=True)
@@ -129,13 +129,13 @@ class ContextPolicy(nn.Module):
     def _distribution(self, x: Tensor, lead: torch.Size) -> DiagonalGaussian | Categorical:
         output = head(x, self.last.weight, self.last.bias)
         output = output.reshape(*lead, output.shape[-1])
-        if self.distribution == "categorical":
+        if self.discrete:
             return Categorical(output)
         log_std = self.log_std.clamp(min=LOG_STD_MIN)
         return DiagonalGaussian(output, log_std.expand_as(output))
 
     def metrics(self) -> dict[str, Tensor]:
         """Return what is worth writing down of the weights: the mean log sigma, if there is one."""
-        if self.distribution == "categorical":
+        if self.discrete:
             return {}
         return {"policy/log_std": self.log_std.detach().clamp(min=LOG_STD_MIN).mean()}

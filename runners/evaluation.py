@@ -161,6 +161,14 @@ class Evaluator(Scheduled):
         self.episodes = {key: torch.cat([r[key] for r in rounds], 1) for key in rounds[0]}
         return self._metrics(tasks)
 
+    def check(self, suite: Any, learner: Any) -> None:
+        """Raise ValueError for a learner that adapts to tasks: it needs experience to act."""
+        if hasattr(learner, "adapt"):
+            raise ValueError(
+                f"Evaluator: {type(learner).__name__} adapts to tasks; "
+                "bind train.evaluator = @MetaEvaluator()"
+            )
+
     def _goals(self, task: Any) -> int:
         goals = len(task.goals)
         return goals if self.num_goals is None else min(goals, self.num_goals)

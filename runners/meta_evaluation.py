@@ -16,7 +16,7 @@ from torch import Tensor
 from runners.compatibility import versions
 from runners.evaluation import device_of, evaluating, untouched_randomness
 from runners.evaluation_results import Scheduled, Table, write_arrays, write_result
-from runners.rollouts import Rollouts, returns, successes
+from runners.rollouts import Rollouts, check_draw, check_numbers, returns, successes
 
 SPLITS = ("train", "test")
 
@@ -75,10 +75,8 @@ class MetaEvaluator(Scheduled):
         recorder: Recorder | None = None,
     ) -> None:
         super().__init__(interval)
-        given = {"num_tasks": num_tasks, "episodes": episodes, "adaptations": adaptations}
-        for name, value in given.items():
-            if value < 1:
-                raise ValueError(f"MetaEvaluator.{name} must be at least 1, got {value!r}")
+        given = {"num_tasks": num_tasks, "adaptations": adaptations, "episodes": episodes}
+        check_numbers("MetaEvaluator", given, episodes_at_once)
         splits = tuple(splits)
         if not splits or not set(splits) <= set(SPLITS) or len(set(splits)) < len(splits):
             raise ValueError(f"MetaEvaluator.splits must be among {SPLITS}, got {splits}")
@@ -134,6 +132,16 @@ class MetaEvaluator(Scheduled):
     def score(self, metrics: dict[str, float]) -> float:
         """What the best checkpoint is chosen by: the return after the last step."""
         return metrics["eval/return"]
+
+    def check(self, suite: Any, learner: Any) -> None:
+        """Raise ValueError for a learner that does not adapt, or tasks that cannot be drawn."""
+        if not hasattr(learner, "adapt"):
+            raise ValueError(
+                f"MetaEvaluator: {type(learner).__name__} does not adapt to tasks; "
+                "bind train.evaluator = @Evaluator()"
+            )
+        for split in self.splits:
+            check_draw("MetaEvaluator.num_tasks", suite, self.num_tasks, split)
 
     def _open(self, suite: Any) -> Rollouts:
         if self._rollouts is None or self._rollouts.suite is not suite:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from runners.health import FiniteWatch
 from runners.meter import Meter
-from runners.rollouts import Rollouts, returns, successes
+from runners.rollouts import Rollouts, check_draw, check_numbers, returns, successes
 
 PHASES = ("collect", "adapt", "update")
 TASK_STREAM = (2,)
@@ -39,7 +39,8 @@ class MetaOnPolicyLoop:
         log_interval: iterations between two readings of the metrics.
 
     Raises:
-        ValueError: for a value out of range.
+        ValueError: for a value out of range, a learner that does not adapt, or a number of tasks
+            that the suite cannot draw.
     """
 
     unit, counted = "iterations", "each with one update"
@@ -62,6 +63,17 @@ class MetaOnPolicyLoop:
             raise ValueError(
                 f"MetaOnPolicyLoop.log_interval must be at least 1, got {log_interval}"
             )
+        numbers = {
+            "tasks_per_iteration": tasks_per_iteration,
+            "episodes_per_task": episodes_per_task,
+        }
+        check_numbers("MetaOnPolicyLoop", numbers, episodes_at_once)
+        if not hasattr(learner, "adapt"):
+            raise ValueError(
+                f"MetaOnPolicyLoop: {type(learner).__name__} does not adapt to tasks; "
+                "use gin/runners/off_policy.gin"
+            )
+        check_draw("MetaOnPolicyLoop.tasks_per_iteration", suite, tasks_per_iteration, "train")
         self.suite, self.learner, self.log_interval = suite, learner, log_interval
         self.rollouts = Rollouts(
             suite, tasks_per_iteration, episodes_per_task, at_once=episodes_at_once, seed=seed
@@ -72,7 +84,6 @@ class MetaOnPolicyLoop:
         self._stream = np.random.Generator(np.random.PCG64(stream))
         self._meter, self._watch = Meter(), FiniteWatch(self.device)
         self._seconds, self._read = dict.fromkeys(PHASES, 0.0), 0
-        suite.sample(tasks_per_iteration, "train", np.random.default_rng(0))  # or refused here
 
     @property
     def about(self) -> str:

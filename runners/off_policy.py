@@ -41,7 +41,7 @@ class OffPolicyLoop:
         log_interval: environment steps between two readings of the metrics.
 
     Raises:
-        ValueError: for a value out of range, or a replay that does not fit the learner.
+        ValueError: for a value out of range, or a replay, learner and suite that do not fit.
     """
 
     unit, counted = "steps", "over all tasks"
@@ -77,6 +77,11 @@ class OffPolicyLoop:
             )
         if warmup not in ("policy", "uniform"):
             raise ValueError(f"OffPolicyLoop.warmup must be 'policy' or 'uniform', got {warmup!r}")
+        if hasattr(learner, "adapt"):
+            raise ValueError(
+                f"OffPolicyLoop: {type(learner).__name__} adapts to tasks between episodes; "
+                "use gin/runners/meta_on_policy.gin"
+            )
         spec = suite.spec
         if getattr(spec, "num_actions", 0):
             raise ValueError(

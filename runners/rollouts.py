@@ -1,8 +1,9 @@
 """Whole episodes of several tasks at once, for learners that adapt between episodes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from tensordict import TensorDict
 from torch import Tensor
@@ -46,15 +47,10 @@ class Rollouts:
         seed: int = 0,
         purpose: str = "train",
     ) -> None:
-        at_once = episodes if at_once is None else at_once
-        given = {"num_tasks": num_tasks, "episodes": episodes, "episodes_at_once": at_once}
-        for name, value in given.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value!r}")
-        if episodes % at_once:
-            raise ValueError(f"episodes_at_once must divide the {episodes} episodes, got {at_once}")
+        check_numbers("Rollouts", {"num_tasks": num_tasks, "episodes": episodes}, at_once)
         self.suite, self.seed, self.purpose = suite, seed, purpose
-        self.num_tasks, self.episodes, self.at_once = num_tasks, episodes, at_once
+        self.num_tasks, self.episodes = num_tasks, episodes
+        self.at_once = episodes if at_once is None else at_once
         self._vector: Any = None
 
     def open(self, tasks: Sequence[Any]) -> Any:
@@ -145,6 +141,41 @@ class Rollouts:
         vector, self._vector = self._vector, None
         if vector is not None:
             vector.close()
+
+
+def check_numbers(owner: str, numbers: Mapping[str, int], at_once: int | None) -> None:
+    """Refuse numbers of tasks and episodes that are out of range.
+
+    Args:
+        owner: whose arguments they are.
+        numbers: by the argument's name; the last one is the number of episodes.
+        at_once: the argument `episodes_at_once`.
+
+    Raises:
+        ValueError: a number below 1, or `at_once` that does not divide the episodes.
+    """
+    given = numbers if at_once is None else {**numbers, "episodes_at_once": at_once}
+    for name, value in given.items():
+        if value < 1:
+            raise ValueError(f"{owner}.{name} must be at least 1, got {value!r}")
+    name, episodes = list(numbers.items())[-1]
+    if at_once is not None and episodes % at_once:
+        raise ValueError(
+            f"{owner}.episodes_at_once must divide {owner}.{name} = {episodes}, got {at_once}; "
+            "bind EPISODES_AT_ONCE to a divisor, or to None"
+        )
+
+
+def check_draw(owner: str, suite: Any, num_tasks: int, split: str) -> None:
+    """Refuse a number of tasks that the suite cannot draw; `owner` is the argument it comes from.
+
+    Raises:
+        ValueError: what the suite says of it.
+    """
+    try:
+        suite.sample(num_tasks, split, np.random.default_rng(0))
+    except ValueError as error:
+        raise ValueError(f"{owner} (META_BATCH): {error}") from error
 
 
 def returns(experience: TensorDict) -> Tensor:

@@ -163,6 +163,9 @@ def train(
             progress or Progress(),
             streams,
         )
+        for one in (evaluator, commit_evaluator):
+            if one is not None:
+                one.check(suite, learner)
     for name in config.unused_bindings():
         logging.warning("%s is bound but nothing reads it; remove it or correct its name", name)
     run = RunFolder(workdir, experiment or config.experiment_name(), seed)

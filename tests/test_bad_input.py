@@ -71,6 +71,84 @@ def test_exit_code_2_and_one_line(case, tmp_path, capsys, monkeypatch):
         assert word in line
 
 
+NAVIGATION = "--gin_file=gin/quick/cavia_navigation.gin"
+CT_GRAPH = "--gin_file=gin/quick/cavia_ct_graph.gin"
+META_LOOP = "--gin_file=gin/runners/meta_on_policy.gin"
+CAVIA = "--gin_file=gin/algorithms/cavia.gin"
+MTSAC = "--gin_file=gin/quick/mtsac_point_mass.gin"
+
+BAD_META = {
+    "classes that cannot share the tasks": (
+        ["--gin_file=gin/nm_cavia_ml45.gin", "--gin=META_BATCH = 20"],
+        ["MetaOnPolicyLoop.tasks_per_iteration", "META_BATCH", "multiple of the 45", "got 20"],
+    ),
+    "classes of the test split": (
+        ["--gin_file=gin/nm_cavia_ml45.gin", "--gin=MetaEvaluator.num_tasks = 46"],
+        ["MetaEvaluator.num_tasks", "multiple of the 45", "'train'", "got 46"],
+    ),
+    "no tasks": ([NAVIGATION, "--gin=META_BATCH = 0"], ["tasks", "at least 1", "got 0"]),
+    "no test episodes": (
+        [NAVIGATION, "--gin=TEST_EPISODES = 0"],
+        ["MetaEvaluator.episodes", "at least 1", "got 0"],
+    ),
+    "context without an adapted one": (
+        [NAVIGATION, "--gin=CAVIA.adapted = 'weights'"],
+        ["CAVIA.adapted = 'weights'", "num_context = 0", "got 5"],
+    ),
+    "no context to adapt": (
+        [NAVIGATION, "--gin=NUM_CONTEXT = 0"],
+        ["CAVIA.adapted = 'context'", "num_context of at least 1", "got 0"],
+    ),
+    "continuous policy, discrete actions": (
+        [CT_GRAPH, "--gin=ContextPolicy.distribution = 'gaussian'"],
+        ["CAVIA.policy", "discrete", "ContextPolicy.distribution = 'categorical'"],
+    ),
+    "discrete policy, continuous actions": (
+        [NAVIGATION, "--gin=ContextPolicy.distribution = 'categorical'"],
+        ["CAVIA.policy", "continuous", "ContextPolicy.distribution = 'gaussian'"],
+    ),
+    "rounds and episodes": (
+        [NAVIGATION, "--gin=EPISODES_AT_ONCE = 4", "--gin=TEST_EPISODES = 8"],
+        ["MetaOnPolicyLoop.episodes_at_once", "episodes_per_task = 10", "4", "EPISODES_AT_ONCE"],
+    ),
+    "rounds and test episodes": (
+        [NAVIGATION, "--gin=EPISODES_AT_ONCE = 5", "--gin=TEST_EPISODES = 8"],
+        ["MetaEvaluator.episodes_at_once", "MetaEvaluator.episodes = 8", "5", "EPISODES_AT_ONCE"],
+    ),
+    "meta-learner in the off-policy loop": (
+        [MTSAC, "--gin_file=gin/networks/context_policy.gin", CAVIA],
+        ["OffPolicyLoop", "CAVIA", "gin/runners/meta_on_policy.gin"],
+    ),
+    "off-policy learner in the meta loop": (
+        [MTSAC, META_LOOP],
+        ["MetaOnPolicyLoop", "SAC", "gin/runners/off_policy.gin"],
+    ),
+    "evaluator of meta-learners": (
+        [MTSAC, "--gin=train.evaluator = @MetaEvaluator()"],
+        ["MetaEvaluator", "SAC", "train.evaluator = @Evaluator()"],
+    ),
+    "evaluator of other learners": (
+        [NAVIGATION, "--gin=train.evaluator = @Evaluator()"],
+        ["Evaluator", "CAVIA", "train.evaluator = @MetaEvaluator()"],
+    ),
+    "off-policy learner, discrete actions": (
+        [MTSAC, "--gin_file=gin/envs/ct_graph_d2.gin"],
+        ["OffPolicyLoop", "ct-graph-d2", "discrete", "gin/runners/meta_on_policy.gin"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_META)
+def test_exit_code_2_and_one_line_of_meta_learning(case, tmp_path, capsys, monkeypatch):
+    arguments, words = BAD_META[case]
+    monkeypatch.chdir(tmp_path)
+    assert train.main(["train", f"--workdir={tmp_path}", *arguments]) == 2
+    line = one_line(capsys)
+    for word in words:
+        assert word in line
+    assert not list(tmp_path.iterdir())
+
+
 def test_unknown_task(tmp_path, capsys):
     arguments = ["--gin_file=gin/mtsac_mt10.gin", "--gin=MetaWorldSuite.benchmark = ['rech-v3']"]
     assert train.main(["train", f"--workdir={tmp_path}", *arguments]) == 2
@@ -197,7 +275,8 @@ class TestGoodInput:
         repeat = [f"--gin_file={folder / 'operative.gin'}", f"--workdir={tmp_path / 'again'}"]
         assert train.main(["train", *repeat]) == 0
 
-    def test_dry_run(self, tmp_path, capsys):
-        assert train.main(["train", POINT_MASS, f"--workdir={tmp_path}", "--dry_run"]) == 0
+    @pytest.mark.parametrize("file", [POINT_MASS, CT_GRAPH])
+    def test_dry_run(self, file, tmp_path, capsys):
+        assert train.main(["train", file, f"--workdir={tmp_path}", "--dry_run"]) == 0
         assert "all parts work" in capsys.readouterr().out
         assert not list(tmp_path.iterdir())

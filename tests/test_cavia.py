@@ -27,6 +27,7 @@ class Sizes(NamedTuple):
     observation_dim: int = 2
     action_dim: int = 2
     num_tasks: int = TASKS
+    discrete: bool = False
 
 
 def build(adapted, gate, distribution="gaussian", activation="tanh", **options):
@@ -41,7 +42,8 @@ def build(adapted, gate, distribution="gaussian", activation="tanh", **options):
     if gate != "none":
         kind, network = NeuromodulatedPolicy, network | {"num_modulators": 3, "gate": gate}
     policy = functools.partial(kind, **network)
-    return CAVIA(Sizes(), policy=policy, adapted=adapted, **options).double()
+    sizes = Sizes(discrete=distribution == "categorical")
+    return CAVIA(sizes, policy=policy, adapted=adapted, **options).double()
 
 
 def experience(distribution, seed):

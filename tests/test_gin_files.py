@@ -2,10 +2,12 @@
 
 import gc
 import importlib
+import json
 from pathlib import Path
 
 import pytest
 
+from envs.meta_world import BENCHMARKS
 from runners import config, train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,6 +31,10 @@ SAMPLE = (
     "dendrites_relu_with_plots.gin",
     "metaworld_base.gin",
     "mlp_final.gin",
+    "2dnav_nm.gin",
+    "cheetahvel_nm.gin",
+    "ctd2_*maml.gin",
+    "ctd3_nm.gin",
 )
 NUM_TASKS = {"mt10": 10, "mt25": 25, "mt50": 50, "mt1": 1}
 
@@ -36,6 +42,8 @@ NUM_TASKS = {"mt10": 10, "mt25": 25, "mt50": 50, "mt1": 1}
 def reduced(file):
     """Bindings that make any experiment small; each names a macro or a part it has."""
     text = _whole(file)
+    if "runners/meta_on_policy.gin" in text:
+        return _flags(_reduced_meta(text))
     tasks = next((n for name, n in NUM_TASKS.items() if f"envs/{name}.gin" in text), 2)
     if "envs/tasks.gin" in text:
         tasks = 10
@@ -67,6 +75,30 @@ def reduced(file):
         "MetaWorldSuite.benchmark": "['reach-v3', 'push-v3']" if few else None,
         "MetaWorldSuite.workers": 0 if "@MetaWorldSuite" in text else None,
     }
+    return _flags(values)
+
+
+def _reduced_meta(text):
+    """The same for a meta-learner; one class of Meta-World stands for ML45."""
+    values = {
+        "ITERATIONS": 2,
+        "META_BATCH": 2,
+        "EPISODES": 2,
+        "TEST_EPISODES": 2,
+        "TEST_STEPS": 1,
+        "EVALUATION_INTERVAL": 10**9,
+        "HIDDEN": "(16, 16)",
+        "HORIZON": 5 if "HORIZON" in text else None,
+        "Logger.tensorboard": False,
+    }
+    for suite in ("MetaWorldSuite", "HalfCheetahSuite"):
+        values[f"{suite}.workers"] = 0 if f"@{suite}" in text else None
+    if "envs/ml45.gin" in text:
+        values |= {"MetaWorldSuite.benchmark": "'ML1'", "MetaWorldSuite.task": "'push-v3'"}
+    return values
+
+
+def _flags(values):
     return [f"--gin={name} = {value}" for name, value in values.items() if value is not None]
 
 
@@ -86,7 +118,7 @@ def _whole(file):
 def _runs():
     """Every file, the published runs that differ from others in numbers alone marked slow."""
     for file in FILES:
-        many = file.parent.name in ("ptsl", "dendrites")
+        many = file.parent.name in ("ptsl", "dendrites", "nm_cavia")
         slow = many and not any(file.match(pattern) for pattern in SAMPLE)
         yield pytest.param(file, marks=pytest.mark.slow if slow else (), id=str(file))
 
@@ -107,6 +139,21 @@ def test_every_experiment_trains(file, tmp_path, monkeypatch, caplog):
     assert "nothing reads it" not in caplog.text
     (folder,) = (tmp_path / file.stem).glob("seed_*")
     assert '"updates"' in (folder / "metrics.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_all_classes_of_ml45(tmp_path, monkeypatch, caplog):
+    """With every simulator; above one class stands for them."""
+    monkeypatch.chdir(tmp_path)
+    file = Path("gin/nm_cavia_ml45.gin")
+    own = {"META_BATCH": 45, "MetaWorldSuite.benchmark": None, "MetaWorldSuite.task": None}
+    flags = _flags(_reduced_meta(_whole(file)) | own)
+    assert train.main(["train", f"--gin_file={file}", f"--workdir={tmp_path}", *flags]) == 0
+    assert "nothing reads it" not in caplog.text
+    splits = json.loads((tmp_path / "nm_cavia_ml45/seed_378/eval/2.json").read_text())["splits"]
+    names = {split: [task["name"] for task in there["tasks"]] for split, there in splits.items()}
+    assert sorted(names["train"]) == sorted(BENCHMARKS["ML45"][0])
+    assert sorted(names["test"]) == sorted(BENCHMARKS["ML45"][1] * 9)
 
 
 def test_one_include_turns_must_into_the_multi_head_learner(tmp_path, monkeypatch):

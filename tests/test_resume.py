@@ -56,6 +56,21 @@ PROTOCOL = {  # the options that PTSL's and the dendrites' publications need
     "TaskReplay.stratified": False,
     "Evaluator.explore": True,
 }
+CAVIA = {
+    "ITERATIONS": 120,  # long enough for all the kills
+    "META_BATCH": 3,
+    "EPISODES": 4,
+    "TEST_EPISODES": 4,
+    "TEST_STEPS": 1,
+    "EVALUATION_INTERVAL": 20,
+    "LOG_INTERVAL": 3,
+    "HIDDEN": "(16, 16)",
+    "Logger.tensorboard": False,
+    "Checkpointer.steps": 4,
+    "TrustRegion.cg_iterations": 3,
+}
+SHORT = {"ITERATIONS": 60, "HORIZON": 10}
+SIMULATORS = {"HORIZON": 10, "EPISODES_AT_ONCE": 2, "HalfCheetahSuite.workers": 2}
 CASES = {
     "sac": ("gin/quick/mtsac_point_mass.gin", SMALL),
     "must": ("gin/quick/must_point_mass.gin", {**SMALL, **MUST}),
@@ -64,6 +79,11 @@ CASES = {
     "care": ("gin/quick/care_point_mass.gin", SMALL),
     "ptsl": ("gin/quick/ptsl_point_mass.gin", {**SMALL, **PROTOCOL}),
     "dendrites": ("gin/quick/dendrites_point_mass.gin", {**SMALL, **DENDRITES}),
+    "cavia": ("gin/quick/nm_cavia_navigation.gin", {**CAVIA, **SHORT}),
+    "cavia-navigation": ("gin/quick/cavia_navigation.gin", {**CAVIA, "HORIZON": 20}),
+    "cavia-ct-graph": ("gin/quick/cavia_ct_graph.gin", CAVIA),
+    "cavia-half-cheetah": ("gin/quick/cavia_half_cheetah.gin", {**CAVIA, **SIMULATORS}),
+    "maml-ct-graph": ("gin/papers/nm_cavia/ctd2_maml.gin", CAVIA),
     "sac-meta-world": ("gin/quick/mtsac_two_tasks.gin", {**SMALL, **META_WORLD}),
     "must-meta-world": ("gin/quick/must_two_tasks.gin", {**SMALL, **META_WORLD, **MUST}),
 }
@@ -216,6 +236,27 @@ def test_ten_kills_change_nothing_on_meta_world(case, tmp_path):
     assert_same_run(one, finish(case, tmp_path / "b"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "case", ["cavia-navigation", "cavia-ct-graph", "cavia-half-cheetah", "maml-ct-graph"]
+)
+def test_ten_kills_change_nothing_in_meta_learning(case, tmp_path):
+    """Half-cheetahs live in worker processes."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one = finish(case, tmp_path / "a")
+    assert killed_and_resumed(case, tmp_path / "b", KILLS, signal.SIGKILL) == KILLS
+    assert_same_run(one, finish(case, tmp_path / "b"))
+
+
+def test_kills_and_signals_change_nothing_in_meta_learning(tmp_path, whole):
+    (tmp_path / "b").mkdir()
+    one = whole("cavia")
+    assert killed_and_resumed("cavia", tmp_path / "b", 2, signal.SIGKILL) == 2
+    assert killed_and_resumed("cavia", tmp_path / "b", 1, signal.SIGTERM) == 1
+    assert_same_run(one, finish("cavia", tmp_path / "b"))
+
+
 def test_sigterm_leaves_a_checkpoint_and_says_75(tmp_path, whole):
     (tmp_path / "b").mkdir()
     one = whole("must")
@@ -249,20 +290,36 @@ def test_a_flipped_byte_is_caught_and_the_older_checkpoint_used(tmp_path, whole)
     assert_same_run(one, folder)
 
 
+def trained(case, workdir, **changes):
+    """The folder of a run in this process, and its last checkpoint."""
+    file, values = CASES[case]
+    bindings = [f"--gin={name} = {value}" for name, value in {**values, **changes}.items()]
+    flags = ["train", f"--gin_file={file}", *bindings, f"--workdir={workdir}", "--seed=5"]
+    assert train.main(flags) == 0
+    folder = folder_of(case, workdir)
+    return folder, folder / "checkpoints" / f"step_{newest(folder):012d}"
+
+
+@pytest.mark.parametrize("case", ["cavia", "maml-ct-graph"])
+def test_evaluation_of_a_meta_learner_changes_nothing(case, tmp_path):
+    """Same parameters, environments and random streams with and without it."""
+    states = []
+    for name, interval in (("often", 2), ("never", 10**9)):
+        changes = {"EVALUATION_INTERVAL": interval, "ITERATIONS": 6, "Checkpointer.steps": 10**9}
+        folder, last = trained(case, tmp_path / name, **changes)
+        assert len(list((folder / "eval").iterdir())) == (3 if name == "often" else 1)
+        states.append({part: read_part(last, part) for part in ("learner", "loop", "random")})
+    assert_same(*states)
+
+
 def test_evaluation_changes_nothing(tmp_path):
     """Same parameters with and without evaluation during training, and around each commit."""
-    file, values = CASES["must"]
     around = {"train.commit_evaluator": "@commit/Evaluator()", "commit/Evaluator.num_goals": 1}
     states = []
     for name, interval in (("often", 20), ("never", 10**9)):
-        changed = {**values, "EVALUATION_INTERVAL": interval, "TOTAL_STEPS": 200}
-        changed |= around if name == "often" else {}
-        bindings = [f"--gin={key} = {value}" for key, value in changed.items()]
-        workdir = tmp_path / name
-        flags = ["train", f"--gin_file={file}", *bindings, f"--workdir={workdir}", "--seed=5"]
-        assert train.main(flags) == 0
-        folder = workdir / Path(file).stem / "seed_5"
-        last = folder / "checkpoints" / f"step_{newest(folder):012d}"
+        changes = {"EVALUATION_INTERVAL": interval, "TOTAL_STEPS": 200}
+        changes |= around if name == "often" else {}
+        folder, last = trained("must", tmp_path / name, **changes)
         states.append((read_part(last, "learner"), read_part(last, "random")))
         if name == "often":
             lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())

@@ -203,6 +203,8 @@ def test_rehearsal_and_a_failed_evaluation_close_their_environments():
         {"interval": 0},
         {"num_tasks": 0},
         {"episodes": 0},
+        {"episodes_at_once": 0},
+        {"episodes_at_once": 3},
         {"adaptations": 0},
         {"splits": ()},
         {"splits": ("valid",)},

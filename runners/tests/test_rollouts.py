@@ -167,7 +167,7 @@ def test_state_continues_exactly():
         ((0, 4, None), "num_tasks"),
         ((2, 0, None), "episodes"),
         ((2, 4, 0), "episodes_at_once"),
-        ((2, 4, 3), "must divide the 4 episodes"),
+        ((2, 4, 3), "Rollouts.episodes_at_once must divide Rollouts.episodes = 4, got 3"),
     ],
 )
 def test_errors(arguments, message):
