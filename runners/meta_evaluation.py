@@ -134,7 +134,12 @@ class MetaEvaluator(Scheduled):
         return metrics["eval/return"]
 
     def check(self, suite: Any, learner: Any) -> None:
-        """Raise ValueError for a learner that does not adapt, or tasks that cannot be drawn."""
+        """Refuse what does not fit.
+
+        Raises:
+            ValueError: a learner that does not adapt, or tasks that cannot be drawn.
+            TypeError: a learner that the recorder cannot record.
+        """
         if not hasattr(learner, "adapt"):
             raise ValueError(
                 f"MetaEvaluator: {type(learner).__name__} does not adapt to tasks; "
@@ -142,6 +147,8 @@ class MetaEvaluator(Scheduled):
             )
         for split in self.splits:
             check_draw("MetaEvaluator.num_tasks", suite, self.num_tasks, split)
+        if self.recorder is not None:
+            self.recorder.check(learner)
 
     def _open(self, suite: Any) -> Rollouts:
         if self._rollouts is None or self._rollouts.suite is not suite:
