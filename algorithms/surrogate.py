@@ -42,6 +42,7 @@ class Surrogate:
         advantage: `[tasks, episodes, time]`, a constant.
         mask: `[tasks, episodes, time]` bool.
         kl_reduce: "mean" or "sum" of the divergence over the dimensions of an action.
+        tangent: has value and first derivative of `policies` at theta, where that is cheaper.
     """
 
     def __init__(
@@ -52,11 +53,12 @@ class Surrogate:
         advantage: Tensor,
         mask: Tensor,
         kl_reduce: str = "mean",
+        tangent: Callable[[Tensor], Any] | None = None,
     ) -> None:
         self.policies = policies
         self.action, self.advantage, self.mask = action, advantage, mask
         self.kl_reduce = kl_reduce
-        self.old, self._pull = _linearized(policies, theta)
+        self.old, self._pull = _linearized(tangent or policies, theta)
         # D^T is linear: its own transpose, taken anywhere, is D. Passing back through the graph of
         # D^T takes a third of the time of forward differentiation, and less memory.
         _, self._push = _linearized(self._pull, self.old)

@@ -10,7 +10,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from algorithms import episodes
+from algorithms import cavia, episodes
 from algorithms.cavia import CAVIA
 from algorithms.trust_region import TrustRegion
 
@@ -365,6 +365,23 @@ def test_invariant_16_vectorised_equals_looped(dims, adapted, kind, dtype):
     expected = loop.step(iterations)
     assert learner.update(batch)["accepted"] == 1
     close(learner.weights.vector(), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("first_order", [False, True])
+def test_a_derivative_of_the_context_written_out_or_not(dims, kind, first_order, monkeypatch):
+    learner, batch = build(dims, kind=kind, first_order=first_order), made_up(dims, kind)
+    problems = []
+    for widest in (0, 3):
+        monkeypatch.setattr(cavia, "NARROW", widest)
+        problems.append(problem_of(learner, batch)[0])
+    close = functools.partial(torch.testing.assert_close, rtol=1e-10, atol=1e-12)
+    close(problems[0].loss, problems[1].loss)
+    close(problems[0].gradient, problems[1].gradient)
+    vector = torch.randn_like(problems[0].gradient)
+    close(problems[0].curvature(vector), problems[1].curvature(vector))
+    away = learner.weights.vector() + 0.1 * vector
+    close(problems[0].evaluate(away), problems[1].evaluate(away))
 
 
 @EACH
