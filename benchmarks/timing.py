@@ -6,14 +6,17 @@ from collections.abc import Callable
 
 
 def medians_of(
-    systems: dict[str, Callable[[], object]], rounds: int
+    systems: dict[str, Callable[[], object]],
+    rounds: int,
+    warmup: int = 2,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Milliseconds of each call, all in turn; the first two rounds warm up."""
+    """Milliseconds of each call, all in turn; the first `warmup` rounds do not count."""
     times: dict[str, list[float]] = {name: [] for name in systems}
-    for round_ in range(rounds + 2):
+    for round_ in range(rounds + warmup):
         for name, call in systems.items():
-            start = time.perf_counter()
+            start = clock()
             call()
-            if round_ >= 2:
-                times[name].append(1000.0 * (time.perf_counter() - start))
+            if round_ >= warmup:
+                times[name].append(1000.0 * (clock() - start))
     return {name: statistics.median(values) for name, values in times.items()}, times
