@@ -41,6 +41,7 @@ from algorithms.cavia import CAVIA  # noqa: E402
 from algorithms.episodes import Episodes  # noqa: E402
 from envs.suite import Suite  # noqa: E402
 from runners import config  # noqa: E402
+from runners.memory import keep_freed_memory  # noqa: E402
 from runners.rollouts import Rollouts  # noqa: E402
 
 FILES = {
@@ -272,9 +273,14 @@ def main() -> None:
         action="store_true",
         help="processor time in place of wall-clock time: where others use the machine too",
     )
+    parser.add_argument(
+        "--free_memory", action="store_true", help="do not keep freed memory for the next update"
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    if not arguments.free_memory:
+        keep_freed_memory()  # as the loop does
     clock = time.process_time if arguments.cpu_time else time.perf_counter
     wanted, sizes = arguments.parts.split(","), arguments.sizes.split(",")
     report: dict[str, Any] = {"threads": arguments.threads, "cpu_time": arguments.cpu_time}

@@ -11,6 +11,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from runners.health import FiniteWatch
+from runners.memory import keep_freed_memory
 from runners.meter import Meter
 from runners.rollouts import Rollouts, check_draw, check_numbers, returns, successes
 
@@ -74,6 +75,7 @@ class MetaOnPolicyLoop:
                 "use gin/runners/off_policy.gin"
             )
         check_draw("MetaOnPolicyLoop.tasks_per_iteration", suite, tasks_per_iteration, "train")
+        keep_freed_memory()
         self.suite, self.learner, self.log_interval = suite, learner, log_interval
         self.rollouts = Rollouts(
             suite, tasks_per_iteration, episodes_per_task, at_once=episodes_at_once, seed=seed
