@@ -100,8 +100,8 @@ class Physics:
     Attributes:
         contact_forces: compute the forces that rewards charge for and observations show. In the
             references' MuJoCo 2.0 nothing computed them: they were 0.
-        observe_contacts: show them to the ants too (84 more numbers, as PEARL's ant that must reach
-            a goal), zeros unless they are computed.
+        observe_contacts: show them, clipped to [-1, 1], at the end of the observation, as PEARL's
+            ant that must reach a goal saw them; zeros unless they are computed.
         legacy_feet: friction 0.9, not 1.9, of the walker's right foot; None as the benchmark says.
         refresh_constants: after a change of parameters derive again what follows from them
             (masses of subtrees, inverse weights); the references do not.

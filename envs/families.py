@@ -91,10 +91,10 @@ def uniform(span: Span, counts: Counts, rng: np.random.RandomState) -> tuple[Arr
 
 
 def spaced(
-    span: Span, counts: Counts, rng: np.random.RandomState, axis: int = 0
+    span: Span, counts: Counts, rng: np.random.RandomState, axis: int = 0, width: int = 1
 ) -> tuple[Array, Array]:
-    """Equally spaced with both ends, in random order, on one axis of the specification."""
-    values = np.zeros((sum(counts), axis + 1))
+    """Equally spaced with both ends, in random order, on one axis of `width`."""
+    values = np.zeros((sum(counts), width))
     values[:, axis] = rng.permutation(np.linspace(*span, sum(counts)))
     return split(values, counts)
 

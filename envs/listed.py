@@ -29,6 +29,10 @@ class ListedSuite(Suite):
         goals = [tuple(range(count)) for count in self.counts[split]]
         return tuple(Task(name, i, split, goals[i]) for i, name in enumerate(self._names))
 
+    def numbers(self, task: Task) -> Sequence[int]:
+        """All of them."""
+        return range(len(task.goals))
+
     @property
     def counts(self) -> dict[str, list[int]]:
         """Split -> how many goals each family has."""

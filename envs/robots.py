@@ -13,7 +13,7 @@ import numpy as np
 
 from envs import ant_tasks, biped_tasks, cheetah_tasks
 from envs.arguments import check_number, check_whole
-from envs.body import Physics
+from envs.body import WALKER, Physics
 from envs.changes import Change, LocationChange, TimedChange
 from envs.episodes import Build, Task
 from envs.errand import Plan, build
@@ -84,11 +84,13 @@ class RobotSuite(ListedSuite):
         check_whole("horizon", self._horizon, 1)
         check_whole("goal_seed", goal_seed, 0)
         self._names = _names(record, families)
-        self._goal_seed, self._change, self._chosen = goal_seed, change, families is not None
+        self._goal_seed, self._change = goal_seed, change
         self._terminates = record.terminates if terminates is None else terminates
         self._physics = physics or Physics()
         if self._physics.legacy_feet is None:
             self._physics = replace(self._physics, legacy_feet=record.legacy_feet)
+        if self._physics.legacy_feet and record.anatomy.file != WALKER.file:
+            raise ValueError(f"physics: legacy_feet are the walker's, the benchmark is {benchmark}")
         contacts = self._physics.observe_contacts
         self._layout = replace(record.layout, contacts=contacts or record.layout.contacts)
         self._families = tuple(_spanned(record, name, span) for name in self._names)
@@ -100,8 +102,8 @@ class RobotSuite(ListedSuite):
 
     @property
     def name(self) -> str:
-        """The benchmark, with the families where they were chosen."""
-        if not self._chosen:
+        """The benchmark, and its families where they are not its own choice."""
+        if self._names == _names(self._record, None):
             return self._benchmark
         last = self._names[0] if len(self._names) == 1 else str(len(self._names))
         return f"{self._benchmark}-{last}"
@@ -173,10 +175,11 @@ def _spanned(record: Benchmark, name: str, span: tuple[float, float] | None) -> 
         return family
     if len(record.families) > 1 or family.span[0] == family.span[1]:
         raise ValueError(f"span is for a benchmark of one family that has one, got {span}")
-    low, high = span
-    check_number("span", low)
-    check_number("span", high, low)
-    return replace(family, span=(float(low), float(high)))
+    if len(span) != 2:
+        raise ValueError(f"span must be two numbers, got {span}")
+    check_number("span", span[0])
+    check_number("span", span[1], span[0])
+    return replace(family, span=(float(span[0]), float(span[1])))
 
 
 def _counts(record: Benchmark, sizes: tuple[int, int] | None, num_families: int) -> tuple[int, int]:
