@@ -57,8 +57,9 @@ class Errand(Environment):
 
     def __init__(self, plan: Plan, split: str, task_id: int) -> None:
         self._plan, self._given, self._tables = plan, task_id, plan.tables[split]
-        self._own = any(family.outfit is not None for family in plan.families)
-        self._body = Body(plan.anatomy, plan.layout, plan.physics, own=self._own)
+        outfits = [family.outfit for family in plan.families if family.outfit is not None]
+        own = any(outfit.alters_model for outfit in outfits)
+        self._body = Body(plan.anatomy, plan.layout, plan.physics, own=own)
         self._pool = [(i, goal) for i in plan.drawn for goal in range(len(self._tables[i]))]
         self._rng = np.random.default_rng(0)
         self._clock: dict[str, float] = {}

@@ -19,6 +19,10 @@ BASES = {"body_mass": 1.5, "body_inertia": 1.5, "dof_damping": 1.3, "geom_fricti
 class Outfit(Protocol):
     """What a specification does to a body."""
 
+    @property
+    def alters_model(self) -> bool:
+        """The body needs a model of its own."""
+
     def wear(self, body: Body, specification: NDArray[np.float64]) -> None:
         """Alter the body, whatever it wore before."""
 
@@ -37,6 +41,7 @@ class Parameters:
     """
 
     names: tuple[str, ...] = PARAMETERS
+    alters_model = True
 
     def width(self, anatomy: Anatomy) -> int:
         """Exponents of a task."""
@@ -70,6 +75,7 @@ class Element:
 
     names: tuple[str, ...]
     index: int
+    alters_model = True
 
     def wear(self, body: Body, specification: NDArray[np.float64]) -> None:
         """The other entries are the original ones again."""
@@ -89,6 +95,7 @@ class Limp:
     """
 
     legs: tuple[tuple[int, ...], ...]
+    alters_model = False
 
     def wear(self, body: Body, specification: NDArray[np.float64]) -> None:
         """Entries 0 or 1, one for each leg."""

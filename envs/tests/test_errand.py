@@ -188,6 +188,14 @@ def test_the_stream_of_an_episode_decides_its_changes():
     assert runs[0] == runs[2] != runs[1]
 
 
+@pytest.mark.parametrize(
+    ("benchmark", "own"), [("walker-parameters", True), ("cheetah-mass", True), ("ant-limp", False)]
+)
+def test_a_model_is_shared_unless_tasks_alter_it(benchmark, own):
+    first, second = made(benchmark), made(benchmark)
+    assert (first._body.model is not second._body.model) == own
+
+
 def test_an_episode_ends_where_the_plan_says_so():
     environment = made("walker-parameters")
     begin(environment)

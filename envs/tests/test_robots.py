@@ -147,6 +147,20 @@ def test_resting_environments_report_no_change(rollout):
     assert changed[4].sum() >= 5 and changed.sum() == changed[4].sum()
 
 
+def test_a_simulation_that_explodes_reports_no_change(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where MuJoCo writes its log
+    suite = RobotSuite("cheetah-families", change=TimedChange(steps=1), workers=0)
+    with suite.vector(suite.each()[:2], autoreset=False) as vector:
+        td = vector.reset()
+        td["action"] = torch.zeros(2, 6)
+        before = vector.step(td)["next"]
+        vector._chunk._environments[1]._body.data.qvel[3] = 1e12
+        after = vector.step(td)["next"]
+    assert after["valid"][:, 0].tolist() == [True, False]
+    assert after["task_changed"][:, 0].tolist() == [True, False]
+    assert torch.equal(after["specification"][1], before["specification"][1])
+
+
 def test_invariant_5_seven_segments_of_80_steps(rollout):
     suite = RobotSuite("cheetah-families", horizon=560, change=TimedChange(), workers=0)
     tasks = suite.sample(2, "test", np.random.default_rng(0))
