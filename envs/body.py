@@ -123,6 +123,7 @@ class Body:
         model: MuJoCo's; shared by all robots of a process unless `own`.
         data: MuJoCo's.
         original: the parameters of an `own` model before anything changed them.
+        seconds: of a step.
         strength: `[num_actions]` factor on the actions, or None.
         place: `[3]` of the torso, or of the centre of mass.
 

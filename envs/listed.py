@@ -65,10 +65,10 @@ def tabled(draws: Mapping[int, Callable[[np.random.RandomState], Pair]], goal_se
 
 def shares(sizes: Sequence[int], num_families: int) -> tuple[int, int]:
     """Tasks of each family in both splits; ValueError for too few."""
-    for size in sizes:
-        if isinstance(size, bool) or not isinstance(size, int) or size < num_families:
-            raise ValueError(
-                f"sizes must be two whole numbers of at least {num_families}, got {sizes!r}"
-            )
+    whole = all(isinstance(size, int) and not isinstance(size, bool) for size in sizes)
+    if len(sizes) != 2 or not whole or min(sizes) < num_families:
+        raise ValueError(
+            f"sizes must be two whole numbers of at least {num_families}, got {sizes!r}"
+        )
     train, test = sizes
     return train // num_families, test // num_families

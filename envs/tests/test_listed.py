@@ -30,6 +30,6 @@ def test_tables_are_filled_up_and_do_not_depend_on_each_other():
 
 def test_shares():
     assert shares((80, 40), 8) == (10, 5) and shares((60, 30), 7) == (8, 4)
-    for sizes in ((7, 40), (80, 7), (80.0, 40), (True, 1)):
+    for sizes in ((7, 40), (80, 7), (80.0, 40), (True, 1), (80,)):
         with pytest.raises(ValueError, match="sizes"):
             shares(sizes, 8)

@@ -1,5 +1,9 @@
+import os
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import gin
 import numpy as np
@@ -203,6 +207,14 @@ def test_invariant_11_numpys_global_generator_is_left_alone():
     with suite.vector(suite.sample(2, "train", np.random.default_rng(0))) as vector:
         vector.reset()
     assert np.array_equal(np.random.get_state()[1], state)
+
+
+def test_a_worker_knows_neither_torch_nor_gin():
+    code = "import sys, envs.errand, envs.ant_tasks, envs.biped_tasks; print(*sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", code]
+    modules = subprocess.check_output(command, env=environment, text=True).split()
+    assert "envs.errand" in modules and not {"torch", "gin", "tensordict"} & set(modules)
 
 
 def test_parts_bound_by_gin_reach_a_worker():
