@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Arrays = dict[str, NDArray[Any]]
+Fields = dict[str, tuple[tuple[int, ...], type[np.generic]]]
+FLAG: tuple[tuple[int, ...], type[np.generic]] = ((1,), np.bool_)
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Rules:
             that is done rests until the next reset.
         terminate_on_success: end an episode (terminated) at its first success.
         discrete: an action is one whole number below `action_dim`.
+        specification_dim: numbers of the true task that a step tells; 0 where it tells none.
+        sparse: steps also pay a sparse reward.
     """
 
     observation_dim: int
@@ -33,11 +37,34 @@ class Rules:
     autoreset: bool = True
     terminate_on_success: bool = False
     discrete: bool = False
+    specification_dim: int = 0
+    sparse: bool = False
 
 
-def fields(rules: Rules) -> dict[str, tuple[tuple[int, ...], type[np.generic]]]:
+def told(rules: Rules) -> Fields:
+    """What a step tells besides, by its name in the step's "next" part; see `Suite`.
+
+    The array of an entry bears its name with "next_" before it.
+    """
+    entries: Fields = {}
+    if rules.specification_dim:
+        entries["task_id"] = ((), np.int64)
+        entries["specification"] = ((rules.specification_dim,), np.float32)
+        entries["task_changed"] = FLAG
+    if rules.sparse:
+        entries["sparse_reward"] = ((1,), np.float32)
+    return entries
+
+
+def silence(arrays: Arrays, rows: Any) -> None:
+    """Nothing changed and nothing was paid in these rows."""
+    for name in ("next_task_changed", "next_sparse_reward"):
+        if name in arrays:
+            arrays[name][rows] = 0
+
+
+def fields(rules: Rules) -> Fields:
     """Name -> (shape of one environment's row, dtype) of the arrays a chunk works on."""
-    flag: tuple[tuple[int, ...], type[np.generic]] = ((1,), np.bool_)
     action: tuple[tuple[int, ...], type[np.generic]] = ((rules.action_dim,), np.float32)
     if rules.discrete:
         action = ((), np.int64)
@@ -49,11 +76,12 @@ def fields(rules: Rules) -> dict[str, tuple[tuple[int, ...], type[np.generic]]]:
         "observation": ((rules.observation_dim,), np.float32),
         "next_observation": ((rules.observation_dim,), np.float32),
         "reward": ((1,), np.float32),
-        "is_init": flag,
-        "terminated": flag,
-        "truncated": flag,
-        "success": flag,
-        "valid": flag,
+        "is_init": FLAG,
+        "terminated": FLAG,
+        "truncated": FLAG,
+        "success": FLAG,
+        "valid": FLAG,
+        **{f"next_{name}": field for name, field in told(rules).items()},
     }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.arrays import Arrays, Rules, new_arrays
+from envs.arrays import Arrays, Rules, new_arrays, silence, told
 from envs.dynamics import Dynamics, Goals, State
 from envs.episodes import Seed, Task, restored
 from envs.vector import Vector
@@ -72,6 +72,7 @@ class Batch:
         arrays: Arrays,
     ) -> None:
         self._dynamics, self._rules, self._rng = dynamics, rules, seed.generator()
+        self._arrays, self._told = arrays, tuple(told(rules))
         self._rows = {name: torch.from_numpy(array) for name, array in arrays.items()}
         self._state: State = {}
         self._elapsed = torch.zeros(len(tasks), dtype=torch.int64)
@@ -103,6 +104,10 @@ class Batch:
         _write(rows["next_observation"], outcome.observation, moves)
         _write(rows["terminated"], terminated[:, None], moves)
         _write(rows["truncated"], truncated[:, None], moves)
+        for name in self._told:
+            row = rows[f"next_{name}"]
+            _write(row, outcome.told[name].view_as(row), moves)
+        silence(self._arrays, ~moves.numpy())
         rows["reward"].copy_((outcome.reward * moves)[:, None])
         rows["success"].copy_(success[:, None])
         rows["valid"].copy_(moves[:, None])
@@ -196,5 +201,5 @@ def _where(rows: Tensor, new: State, old: State) -> State:
 
 
 def _write(target: Tensor, value: Tensor, rows: Tensor) -> None:
-    """Put `value` `[n, width]` in the given rows `[n]` of the target."""
-    target.copy_(torch.where(rows[:, None], value, target))
+    """Put `value` `[n, ...]` in the given rows `[n]` of the target."""
+    target.copy_(torch.where(rows.view(-1, *[1] * (value.dim() - 1)), value, target))

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,12 +25,14 @@ class Outcome(NamedTuple):
         reward: `[n]` float32.
         terminated: `[n]` bool.
         success: `[n]` bool.
+        told: what `envs.arrays.told` lists, `[n]` or `[n, specification_dim]`.
     """
 
     observation: Tensor
     reward: Tensor
     terminated: Tensor
     success: Tensor
+    told: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Dynamics(ABC):
@@ -95,7 +98,8 @@ class SingleEnv(Environment):
         """One step; the episode's end by time is the caller's affair."""
         row = torch.as_tensor(action)[None]
         self._state, outcome = self._dynamics.step(self._state, row, self._rng)
-        info = {"success": bool(outcome.success)}
+        info: dict[str, Any] = {name: value[0].numpy() for name, value in outcome.told.items()}
+        info["success"] = bool(outcome.success)
         observation = outcome.observation[0].double().numpy()
         return observation, float(outcome.reward), bool(outcome.terminated), False, info
 

@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.arrays import Arrays, Rules
+from envs.arrays import Arrays, Rules, silence, told
 from envs.spares import Spares
 
 SPLITS = ("train", "test")
@@ -62,7 +62,7 @@ class Environment(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
     it is drawn from the generator (`self.np_random` where there is none), and nothing depends on
     the episodes before, so that an idle simulator can serve another environment. `step` returns the
     usual five values, with "success" and "unstable" (the simulator broke down; optional) in the
-    info.
+    info, and what `envs.arrays.told` lists.
     """
 
     def snapshot(self) -> dict[str, Any]:
@@ -115,6 +115,7 @@ class Chunk:
         self._elapsed = [0] * len(self._tasks)
         self._done = [False] * len(self._tasks)
         self._recent: list[bool] = []
+        self._told = tuple(told(rules))
         self._rngs = [seed.generator() for seed in seeds]
         self._environments = [build(task) for task in self._tasks]
         self._spares: Spares[Environment] = Spares(self.max_spares)
@@ -220,6 +221,7 @@ class Chunk:
         self._arrays["reward"][i] = 0.0
         self._arrays["success"][i] = False
         self._arrays["valid"][i] = False
+        silence(self._arrays, i)
 
     def _step(self, i: int) -> None:
         arrays, rules = self._arrays, self._rules
@@ -235,9 +237,12 @@ class Chunk:
         valid = square < LARGEST_SQUARE and not info.get("unstable", False)
         if valid:
             arrays["next_observation"][i] = observation
+            for name in self._told:
+                arrays[f"next_{name}"][i] = info[name]
         else:
             arrays["next_observation"][i] = arrays["observation"][i]
             arrays["unstable"][i] += 1
+            silence(arrays, i)
             reward, success, terminated, truncated = 0.0, False, False, True
         arrays["reward"][i] = reward
         arrays["success"][i] = success

@@ -115,6 +115,11 @@ class MetaWorldSuite(Suite):
         """39 numbers to see, 4 to choose."""
         return Spec(39, 4, len(self._train), self._horizon, self._train)
 
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """All but the goal."""
+        return tuple(range(36))
+
     def tasks(self, split: str = "train") -> tuple[Task, ...]:
         """The tasks of "train" or "test"; MT benchmarks have no test tasks.
 

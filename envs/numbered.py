@@ -51,8 +51,8 @@ class NumberedSuite(Suite):
         return range(self._num_goals)
 
 
-class BatchedSuite(NumberedSuite):
-    """A `NumberedSuite` whose environments are rows of tensors: a fast `Vector`, no workers.
+class TensorSuite(Suite):
+    """A suite whose environments are rows of tensors: a fast `Vector`, no workers.
 
     A subclass sets `dynamics` and `goals`, both picklable.
     """
@@ -68,3 +68,7 @@ class BatchedSuite(NumberedSuite):
     def build(self, tasks: Sequence[Task]) -> Build:
         """One row as an environment, see `envs.dynamics.SingleEnv`."""
         return partial(SingleEnv, self.dynamics, self.goals)
+
+
+class BatchedSuite(TensorSuite, NumberedSuite):
+    """A `NumberedSuite` that is a `TensorSuite`."""

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from envs.arguments import check_whole
 from envs.arrays import Rules
@@ -31,6 +32,8 @@ class Spec:
         horizon: steps after which an episode is cut.
         task_names: of the training tasks, by id; empty where the suite does not name them.
         discrete: an action is one whole number below `action_dim`, int64.
+        specification_dim: numbers of the true task that each step tells; 0 where it tells none.
+        sparse: each step also pays ("next", "sparse_reward").
 
     Raises:
         ValueError: names that are not one for each task.
@@ -42,6 +45,8 @@ class Spec:
     horizon: int
     task_names: tuple[str, ...] = ()
     discrete: bool = False
+    specification_dim: int = 0
+    sparse: bool = False
 
     @property
     def num_actions(self) -> int:
@@ -58,6 +63,19 @@ class Spec:
 
 class Suite(ABC):
     """A named family of tasks.
+
+    The true task, for evaluation and for losses that are given labels, is a pair: the base task,
+    which is the task's name, as its `task_id`; and the specification, numbers that tell the goals
+    of a name apart. Where `spec.specification_dim` is not 0, the "next" part of a step tells the
+    task its reward was paid for, which differs from the assigned one where tasks change within an
+    episode:
+
+        "task_id" `[n]`, "specification" `[n, specification_dim]`,
+        "task_changed" `[n, 1]`: it is another one than in the step before.
+
+    A base task that only the test split has bears an id of `spec.num_tasks` or more. Where
+    `spec.sparse`, a step also pays "sparse_reward" `[n, 1]`, which PEARL shows its encoder and
+    counts in evaluations, in place of the dense reward the policy learns from.
 
     Args:
         workers: worker processes to step in; 0 steps in this process, None takes one per core.
@@ -94,6 +112,23 @@ class Suite(ABC):
     @abstractmethod
     def build(self, tasks: Sequence[Task]) -> Build:
         """What makes the simulator of a task: picklable, free of gin; called once per vector."""
+
+    def specification(self, task: Task) -> NDArray[np.float32]:
+        """The numbers `[spec.specification_dim]` of a task with one goal."""
+        return np.zeros(0, dtype=np.float32)
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """The entries of an observation that a decoder of positions alone predicts (CEMRL)."""
+        return tuple(range(self.spec.observation_dim))
+
+    def each(self, split: str = "train") -> tuple[Task, ...]:
+        """The tasks of a split with one goal each, in suite order; for PEARL these are the tasks.
+
+        Where goals are endless, those that `tasks` lists.
+        """
+        tasks = self.tasks(split)
+        return tuple(replace(task, goals=(goal,)) for task in tasks for goal in task.goals)
 
     def numbers(self, task: Task) -> Sequence[int]:
         """Every goal of a task of `tasks`, which may list only the first of them."""
@@ -188,6 +223,8 @@ class Suite(ABC):
             autoreset=autoreset,
             terminate_on_success=terminate_on_success,
             discrete=spec.discrete,
+            specification_dim=spec.specification_dim,
+            sparse=spec.sparse,
         )
         return self.start(chosen, rules, seed, purpose)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tensordict import TensorDict
 
 from envs import plain
-from envs.arrays import Arrays, Rules, new_arrays
+from envs.arrays import Arrays, Rules, new_arrays, told
 from envs.engine import Engine
 from envs.episodes import Build, Chunk, Seed, Task
 from envs.workers import WorkerPool
@@ -106,7 +106,8 @@ class Vector:
 
         Returns:
             the same TensorDict with its "next" part: "observation" (at the end of an episode its
-            true last one), "reward", "terminated", "truncated", "done", "success", "valid".
+            true last one), "reward", "terminated", "truncated", "done", "success", "valid", and
+            what `envs.arrays.told` lists.
 
         Raises:
             ValueError: an action of the wrong shape or kind, not finite, or not one there is.
@@ -146,6 +147,7 @@ class Vector:
         arrays = self._arrays
         names = ("reward", "terminated", "truncated", "success", "valid")
         values = {name: arrays[name].copy() for name in names}
+        values |= {name: arrays[f"next_{name}"].copy() for name in told(self._rules)}
         values["observation"] = arrays["next_observation"].copy()
         values["done"] = values["terminated"] | values["truncated"]
         tensors = {name: torch.from_numpy(value) for name, value in values.items()}

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.arrays import Arrays, Rules, block, block_size
+from envs.arrays import Arrays, Rules, block, block_size, silence
 from envs.episodes import Build, Chunk, Seed, Task
 
 TICKET = struct.Struct("<q")
@@ -236,6 +236,7 @@ class WorkerPool:
         arrays["truncated"][rows] = True
         arrays["success"][rows] = False
         arrays["valid"][rows] = False
+        silence(arrays, rows)
 
     def _start(self, index: int) -> None:
         rows = self._slices[index]

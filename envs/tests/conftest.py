@@ -45,6 +45,35 @@ def rollout():
 
 
 @pytest.fixture
+def recorded():
+    """Random steps of one task of a suite of robots: what was before and after each of them."""
+
+    def run(suite, name, steps=100, goal=0, seed=0, split="train"):
+        task = {task.name: task for task in suite.tasks(split)}[name]
+        environment = suite.build([task])(task)
+        data, rng, rows = environment._body.data, np.random.default_rng(seed), []
+        environment.reset(options={"goal": goal, "rng": rng})
+        for _ in range(steps):
+            action = rng.uniform(-1, 1, suite.spec.action_dim).astype(np.float32)
+            before = data.qpos.copy(), data.body("torso").xpos.copy(), data.xipos.copy()
+            observation, reward, terminated, _, info = environment.step(action)
+            row = {"qpos": before[0], "torso": before[1], "inertial": before[2]}
+            row |= {
+                "after": data.qpos.copy(),
+                "qvel": data.qvel.copy(),
+                "control": data.ctrl.copy(),
+            }
+            row |= {"torso_after": data.body("torso").xpos.copy(), "force": data.cfrc_ext.copy()}
+            row |= {"inertial_after": data.xipos.copy(), "reward": reward, "seen": observation}
+            rows.append({**row, "ended": terminated, "goal": info["specification"]})
+            if terminated:
+                environment.reset(options={"goal": goal, "rng": rng})
+        return rows
+
+    return run
+
+
+@pytest.fixture
 def same():
     """Assert that two TensorDicts are equal, key by key, bit for bit."""
 

@@ -9,16 +9,25 @@ import numpy as np
 import pytest
 import torch
 
+from envs.arrays import told
+from envs.changes import LocationChange, TimedChange
 from envs.ct_graph import CTGraphSuite
 from envs.half_cheetah import HalfCheetahSuite
 from envs.meta_world import MetaWorldSuite
 from envs.navigation import NavigationSuite
 from envs.point_mass import PointMassSuite
+from envs.point_robots import PointRobotSuite
+from envs.robots import RobotSuite
 from envs.suite import Spec
 from envs.tree_graph import TreeGraph
 from envs.tree_pictures import PatternPictures
 
 PARTS = Path(__file__).resolve().parents[2] / "gin" / "envs"
+ROBOTS = ("cheetah-direction", "cheetah-mass", "ant-families", "ant-limp") + (
+    "humanoid-direction",
+    "walker-parameters",
+    "hopper-velocity",
+)
 SUITES = {
     "point-mass": PointMassSuite(2),
     "navigation": NavigationSuite(),
@@ -27,7 +36,37 @@ SUITES = {
     "half-cheetah-direction": HalfCheetahSuite(workers=0),
     "half-cheetah-velocity": HalfCheetahSuite("velocity", workers=0),
     "reach": MetaWorldSuite(["reach-v3"], horizon=20, workers=0),
+    "point-robot": PointRobotSuite(),
+    "point-robot-sparse": PointRobotSuite("point-robot-sparse"),
+    "point-robot-families": PointRobotSuite("point-robot-families", change_steps=7),
+    "cheetah-families-changing": RobotSuite(
+        "cheetah-families", horizon=20, change=TimedChange(steps=3, probability=0.5), workers=0
+    ),
+    "walker-changing": RobotSuite(
+        "walker-shifting", horizon=20, change=LocationChange(distance=0.006), workers=0
+    ),
+    **{name: RobotSuite(name, horizon=20, workers=0) for name in ROBOTS},
 }
+EIGHT = ("velocity_forward", "velocity_backward", "stand_back", "stand_front") + (
+    "goal_forward",
+    "goal_backward",
+    "flip_forward",
+    "jump",
+)
+NINE = tuple(
+    f"{kind}_{way}" for kind in ("velocity", "goal") for way in ("left", "right", "up", "down")
+)
+
+
+def robot(observation_dim, action_dim, horizon, width, *names):
+    names = names or ("direction",)
+    return Spec(observation_dim, action_dim, len(names), horizon, names, specification_dim=width)
+
+
+def point(horizon, *names, sparse=False):
+    return Spec(2, 2, len(names), horizon, names, specification_dim=2, sparse=sparse)
+
+
 GIN = {
     "navigation": Spec(2, 2, 1, 100, ("navigation",)),
     "ct_graph_d2": Spec(17, 3, 1, 7, ("ct-graph-d2",), discrete=True),
@@ -38,6 +77,41 @@ GIN = {
     "ml1_push": Spec(39, 4, 1, 200, ("push-v3",)),
     "ml10": Spec(39, 4, 10, 200, MetaWorldSuite("ML10").spec.task_names),
     "ml45": Spec(39, 4, 45, 200, MetaWorldSuite("ML45").spec.task_names),
+    "point_robot": point(20, "goal"),
+    "point_robot_sparse": point(20, "goal", sparse=True),
+    "point_robot_origin": point(100, "goal"),
+    "point_robot_families": point(20, "goal", "direction"),
+    "point_robot_families_changing": point(20, "goal", "direction"),
+    "pearl_cheetah_direction": robot(20, 6, 200, 1),
+    "pearl_cheetah_velocity": robot(20, 6, 200, 1, "velocity"),
+    "pearl_ant_direction": robot(27, 8, 200, 1),
+    "pearl_ant_forward_back": robot(27, 8, 200, 1),
+    "pearl_ant_goal": robot(29, 8, 200, 2, "goal"),
+    "pearl_humanoid_direction": robot(376, 17, 200, 1),
+    "pearl_walker_parameters": robot(17, 6, 200, 65, "parameters"),
+    "pearl_hopper_parameters": robot(11, 3, 200, 41, "parameters"),
+    "tigr_cheetah_eight": robot(20, 6, 200, 1, *EIGHT),
+    "tigr_cheetah_eight_changing": robot(20, 6, 560, 1, *EIGHT),
+    "tigr_cheetah_velocity": robot(20, 6, 200, 1, "velocity"),
+    "tigr_cheetah_direction": robot(20, 6, 200, 1, "direction_forward", "direction_backward"),
+    "tigr_ant_nine": robot(29, 8, 200, 2, *NINE, "jump"),
+    "cemrl_cheetah_direction": robot(20, 6, 800, 1),
+    "cemrl_cheetah_velocity": robot(20, 6, 800, 1, "velocity"),
+    "cemrl_cheetah_continual": robot(20, 6, 800, 1),
+    "cemrl_cheetah_five": robot(
+        20, 6, 200, 1, "velocity", "direction", "goal", "flipping", "jumping"
+    ),
+    "cemrl_cheetah_mass": robot(17, 6, 400, 1, *(f"mass_{i}" for i in range(1, 8))),
+    "cemrl_cheetah_damping": robot(17, 6, 400, 1, *(f"damping_{i}" for i in range(3, 9))),
+    "cemrl_ant_direction": robot(30, 8, 800, 1),
+    "cemrl_ant_velocity": robot(30, 8, 800, 1, "velocity"),
+    "cemrl_ant_limp": robot(27, 8, 200, 4, "sound", "limp"),
+    "cemrl_walker_velocity": robot(17, 6, 200, 1, "velocity"),
+    "cemrl_walker_velocity_changing": robot(17, 6, 800, 1, "velocity"),
+    "cemrl_hopper_velocity": robot(14, 3, 200, 1, "velocity"),
+    "cemrl_hopper_velocity_changing": robot(14, 3, 800, 1, "velocity"),
+    "cemrl_walker_parameters": robot(17, 6, 800, 65, "parameters"),
+    "cemrl_walker_parameters_hidden": robot(8, 6, 400, 41, "parameters"),
 }
 
 
@@ -57,13 +131,19 @@ def test_keys_shapes_and_types_of_a_step(suite, rollout):
     with suite.vector(sampled(suite), autoreset=False) as vector:
         root = vector.reset()
         td = rollout(vector, 4)
+        extras = told(vector.rules)
     assert set(root.keys()) == {"observation", "task_id", "is_init", "episode"}
     assert root.batch_size == (3,) and root["observation"].shape == (3, spec.observation_dim)
     assert root["observation"].dtype == torch.float32 and root["task_id"].dtype == torch.int64
     assert root["task_id"].shape == root["episode"].shape == (3,)
     assert root["is_init"].shape == (3, 1) and root["is_init"].all()
     flags = {"terminated", "truncated", "done", "success", "valid"}
-    assert set(td["next"].keys()) == {"observation", "reward", *flags}
+    assert set(td["next"].keys()) == {"observation", "reward", *flags, *extras}
+    for name, (shape, dtype) in extras.items():
+        value = td["next", name]
+        assert value.shape == (4, 3, *shape) and value.numpy().dtype == dtype
+    assert ("sparse_reward" in extras) == spec.sparse
+    assert ("task_id" in extras) == bool(spec.specification_dim)
     assert td["next", "observation"].shape == (4, 3, spec.observation_dim)
     assert td["next", "observation"].dtype == torch.float32
     assert td["next", "reward"].shape == (4, 3, 1) and td["next", "reward"].dtype == torch.float32
@@ -84,15 +164,17 @@ def test_sampled_tasks_are_records_with_one_goal(suite):
     for split in splits:
         tasks = sampled(suite, 60, split)
         assert len(tasks) == 60 and tasks == sampled(suite, 60, split)
-        assert tasks != sampled(suite, 60, split, seed=1)
+        many = len(suite.each(split)) > 1
+        assert (tasks != sampled(suite, 60, split, seed=1)) == many
         suite.check(tasks)
         for task in tasks:
             assert task.split == split and len(task.goals) == 1 and type(task.goals[0]) is int
             assert task.task_id == {t.name: t.task_id for t in suite.tasks(split)}[task.name]
         assert pickle.loads(pickle.dumps(tasks)) == tasks and {hash(task) for task in tasks}
-        assert len({task.goals for task in tasks}) > 1
+        assert (len({(task.name, task.goals) for task in tasks}) > 1) == many
     rng = np.random.default_rng(0)
-    assert suite.sample(5, "train", rng) != suite.sample(5, "train", rng)
+    draws = [suite.sample(30, "train", rng) for _ in range(2)]
+    assert (draws[0] != draws[1]) == (len(suite.each()) > 1)
     for count in (0, True, 2.0, "3"):
         with pytest.raises(ValueError, match="num_tasks"):
             suite.sample(count, "train", rng)
@@ -142,7 +224,26 @@ def test_what_a_worker_is_handed_can_be_pickled(suite):
     assert environment.observation_space.contains(observation)
     row = environment.step(environment.action_space.sample())
     assert row[0].shape == observation.shape and "success" in row[4]
+    with suite.vector([task]) as vector:
+        assert set(told(vector.rules)) <= set(row[4])
     environment.close()
+
+
+def test_the_true_task(suite, rollout):
+    """Each task of one goal has a specification, which is what the first step tells."""
+    each, width = suite.each(), suite.spec.specification_dim
+    assert len(each) == sum(len(task.goals) for task in suite.tasks())
+    suite.check(each)
+    tasks = sampled(suite, 3, seed=2)
+    given = [suite.specification(task) for task in tasks]
+    assert all(vector.shape == (width,) and vector.dtype == np.float32 for vector in given)
+    assert set(suite.positions) <= set(range(suite.spec.observation_dim))
+    if width:
+        with suite.vector(tasks, autoreset=False) as vector:
+            first = rollout(vector, 1)["next"][0]
+        assert torch.equal(first["specification"], torch.from_numpy(np.stack(given)))
+        assert first["task_id"].tolist() == [task.task_id for task in tasks]
+        assert not first["task_changed"].any()
 
 
 def test_protocol_is_json(suite):
