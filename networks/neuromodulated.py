@@ -11,6 +11,7 @@ import gin
 import torch
 from torch import Tensor, nn
 
+from networks.affine import affine
 from networks.context_policy import ContextPolicy
 from networks.sizes import check_sizes
 
@@ -30,6 +31,8 @@ class NeuromodulatedLinear(nn.Module):
        drawn, as in the published experiments. `hard_ste` is our extension, and trains them.
     2. The published categorical policies take their own activation for m. It is relu in all
        experiments, and here always.
+
+    Weights with a leading dimension make it that many layers, see `affine`.
     """
 
     def __init__(self, in_features: int, out_features: int, *, num_modulators: int, gate: str):
@@ -56,12 +59,12 @@ class NeuromodulatedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x [*, in_features] to [*, out_features]."""
-        z: Tensor = self.standard(x)
-        return z * self.signal(x)
+        return affine(x, self.standard.weight, self.standard.bias) * self.signal(x)
 
     def signal(self, x: Tensor) -> Tensor:
         """Return the gates s, [*, out_features]."""
-        g: Tensor = self.gates(torch.relu(self.modulators(x)))
+        m = affine(x, self.modulators.weight, self.modulators.bias, relu=True)
+        g = affine(m, self.gates.weight, self.gates.bias)
         if self.gate == "soft":
             return torch.tanh(g)
         sign = torch.where(g >= 0, 1.0, -1.0).to(g.dtype)
