@@ -11,22 +11,22 @@ from torch.nn.functional import softplus
 
 from networks.set_encoder import SetEncoder
 
-O, A, L = 4, 2, 3
+D, A, L = 4, 2, 3
 BOTH = pytest.mark.parametrize("bottleneck", [True, False])
 
 
 def build(**options):
     torch.manual_seed(0)
-    encoder = SetEncoder(O, A, **({"latent_dim": L, "hidden": (8, 7)} | options)).double()
+    encoder = SetEncoder(D, A, **({"latent_dim": L, "hidden": (8, 7)} | options)).double()
     for p in encoder.parameters():
         torch.nn.init.normal_(p, std=0.5)
     return encoder
 
 
 def context(*shape, mask=None):
-    after = {"observation": torch.randn(*shape, O), "reward": torch.randn(*shape, 1)}
+    after = {"observation": torch.randn(*shape, D), "reward": torch.randn(*shape, 1)}
     td = {
-        "observation": torch.randn(*shape, O),
+        "observation": torch.randn(*shape, D),
         "action": torch.randn(*shape, A),
         "next": TensorDict(after, shape),
     }
@@ -190,6 +190,6 @@ def test_functional_copied_compiled_and_saved():
 )
 def test_errors_name_the_argument(options, message):
     with pytest.raises(ValueError, match=message):
-        SetEncoder(O, A, **options)
+        SetEncoder(D, A, **options)
     with pytest.raises(ValueError, match="observation_dim.*0"):
         SetEncoder(0, A)
