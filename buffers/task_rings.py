@@ -30,7 +30,8 @@ class TaskRings:
         task, rows = task[order], rows[order]
         number = task.bincount(minlength=self.num_tasks)
         rank = torch.arange(len(task), device=task.device) - (number.cumsum(0) - number)[task]
-        kept = rank >= number[task] - self.capacity  # of more rows than a ring has, the last
+        # Of more rows than a ring has, the last: no place is written twice, in whatever order.
+        kept = rank >= number[task] - self.capacity
         at = task * self.capacity + (self.stored[task] + rank) % self.capacity
         self.block.index_copy_(0, at[kept], rows[kept])
         self.stored += number

@@ -72,7 +72,7 @@ class TimeMerge(nn.Module):
         poe:  for each component the product over the steps, see `product_of_gaussians`
         net:  W_1 relu(W_0 x + b_0) + b_1 over time, the same for every mean and every spread
     Logits
-        sum:                sum_t log p_t, as sum_t l_t: the product of the p_t
+        sum:                sum_t log p_t: the product of the p_t, of the weights of sum_t l_t
         mean_prob:          log(1/T sum_t p_t)                    (CEMRL's "add")
         softmax_sum_prob:   sum_t p_t                             ("add_softmax")
         softmax_prod_prob:  prod_t p_t: weights nearly equal, `sum` is meant   ("multiply")
@@ -171,8 +171,6 @@ class TimeMerge(nn.Module):
             return head.logits(whole)
         if self.logits == "net":
             return _over_time(self.logit_net, logits, ~missing.squeeze(-1))
-        if self.logits == "sum":
-            return sum_of_logs(logits, missing)
         return RULES[self.logits](logits.log_softmax(-1), missing)
 
 
