@@ -32,18 +32,20 @@ class Actor(nn.Module):
         log_std_max: float = 2.0,
         log_std_bound: str = "clamp",
         log_std_offset: float = 0.0,
+        task_key: str = "task_id",
     ) -> None:
         """Build the trunk as trunk(observation_dim, 2 * action_dim, num_tasks).
 
         Args:
             observation_dim: width of "observation", without the task one-hot.
             action_dim: width of "action".
-            num_tasks: number of tasks.
+            num_tasks: number of tasks; of a trunk that reads a latent, the latent's width.
             trunk: factory of the network.
             log_std_min: lower bound of log sigma.
             log_std_max: upper bound of log sigma.
             log_std_bound: `clamp` or `tanh`.
             log_std_offset: added to s, as a bias that starts there does (garage: 1.0).
+            task_key: what the trunk is told of the task: "task_id", or "latent".
 
         Raises:
             ValueError: if a size is below 1, the bounds are empty or `log_std_bound` is unknown.
@@ -57,12 +59,13 @@ class Actor(nn.Module):
         if log_std_bound not in ("clamp", "tanh"):
             raise ValueError(f"log_std_bound must be 'clamp' or 'tanh', got {log_std_bound!r}")
         self.log_std_bound, self.log_std_offset = log_std_bound, log_std_offset
+        self.task_key = task_key
         self.log_std_min = log_std_min
         self.log_std_max = log_std_max
         self.trunk = trunk(observation_dim, 2 * action_dim, num_tasks)
 
     def distribution(self, observation: Tensor, task: Tensor, **extra: Any) -> SquashedGaussian:
-        """Return the policy at observation [*, observation_dim] and task [*]."""
+        """Return the policy at observation [*, observation_dim] and task [*], or latent [*, n]."""
         loc, s = self.trunk(observation, task, **extra).chunk(2, -1)
         if self.log_std_offset:
             s = s + self.log_std_offset
@@ -78,9 +81,9 @@ class Actor(nn.Module):
 
         With `explore` the action is drawn with the global torch generator and "action_log_prob"
         [*] is written; otherwise the action is tanh(loc) and nothing is drawn. `extra` goes to the
-        trunk. Reads "observation" [*, observation_dim] and "task_id" [*].
+        trunk. Reads "observation" [*, observation_dim] and `task_key`.
         """
-        policy = self.distribution(td["observation"], td["task_id"], **extra)
+        policy = self.distribution(td["observation"], td[self.task_key], **extra)
         td["loc"], td["scale"] = policy.loc, policy.scale
         if explore:
             td["action"], td["action_log_prob"] = policy.rsample()

@@ -31,15 +31,17 @@ class Critic(nn.Module):
         *,
         trunk: Callable[[int, int, int], nn.Module] = gin.REQUIRED,
         num_critics: int = 2,
+        task_key: str = "task_id",
     ) -> None:
         """Build num_critics trunks as trunk(observation_dim + action_dim, 1, num_tasks).
 
         Args:
             observation_dim: width of "observation", without the task one-hot.
             action_dim: width of "action".
-            num_tasks: number of tasks.
+            num_tasks: number of tasks; of a trunk that reads a latent, the latent's width.
             trunk: factory of one network.
             num_critics: number of independent critics, drawn one after the other.
+            task_key: what the trunk is told of the task: "task_id", or "latent".
 
         Raises:
             ValueError: if a size is below 1.
@@ -47,7 +49,7 @@ class Critic(nn.Module):
         super().__init__()
         check_sizes(observation_dim=observation_dim, action_dim=action_dim, num_tasks=num_tasks)
         check_sizes(num_critics=num_critics)
-        self.num_critics = num_critics
+        self.num_critics, self.task_key = num_critics, task_key
         trunks = [trunk(observation_dim + action_dim, 1, num_tasks) for _ in range(num_critics)]
         parameters, buffers = stack_module_state(trunks)
         self.trunk = trunks[0]
@@ -62,16 +64,16 @@ class Critic(nn.Module):
         """Write "state_action_value" [*, num_critics] into td, and return it.
 
         Args:
-            td: holds "observation" [*, observation_dim], "action" [*, action_dim], "task_id" [*].
+            td: holds "observation" [*, observation_dim], "action" [*, action_dim] and `task_key`.
             extra: goes to the trunk; tensors (also in lists) with a leading critic dimension.
         """
         td["state_action_value"] = self.values(
-            torch.cat((td["observation"], td["action"]), -1), td["task_id"], extra
+            torch.cat((td["observation"], td["action"]), -1), td[self.task_key], extra
         )
         return td
 
     def values(self, x: Tensor, task: Tensor, extra: dict[str, Any]) -> Tensor:
-        """Map x [*, observation_dim + action_dim] and task [*] to [*, num_critics]."""
+        """Map x [*, observation_dim + action_dim] and task [*], or latent, to [*, num_critics]."""
         if getattr(self.trunk, "stackable", False):
             stacked = [tensor.expand(self.num_critics, *tensor.shape) for tensor in (x, task)]
             y: Tensor = self.trunk(*stacked, **extra)

@@ -1,6 +1,7 @@
-"""Linear layers with ReLUs between them, initialised as MTRL does; encoders are made of these.
+"""Linear layers with ReLUs between them, which encoders and decoders are made of.
 
-MTRL: Sodhani and Zhang, "MTRL - Multi Task RL Algorithms", 2021.
+MTRL, whose initialisation is the default: Sodhani and Zhang, "MTRL - Multi Task RL Algorithms",
+2021.
 """
 
 import math
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from networks.affine import affine, head
+from networks.mlp import init_layers_
 from networks.sizes import check_sizes
 
 
@@ -25,16 +27,17 @@ def init_xavier_(weight: Tensor, bias: Tensor) -> None:
 
 
 class FeedForward(nn.Module):
-    """y = W_L relu(... relu(W_0 x + c_0) ...) + c_L, with Xavier uniform W and zero c."""
+    """y = W_L relu(... relu(W_0 x + c_0) ...) + c_L; W Xavier uniform and c zero unless said."""
 
-    def __init__(self, widths: Sequence[int]) -> None:
+    def __init__(self, widths: Sequence[int], *, init: str = "xavier") -> None:
         """Build len(widths) - 1 linear layers.
 
         Args:
             widths: width of the input, of each hidden layer and of the output.
+            init: as in `networks.mlp.init_layers_`.
 
         Raises:
-            ValueError: if there are fewer than two widths, or one is below 1.
+            ValueError: if there are fewer than two widths, one is below 1 or `init` is unknown.
         """
         super().__init__()
         if len(widths) < 2:
@@ -42,8 +45,11 @@ class FeedForward(nn.Module):
         check_sizes(**{f"widths[{place}]": width for place, width in enumerate(widths)})
         pairs = zip(widths[:-1], widths[1:], strict=True)
         self.layers = nn.ModuleList(nn.Linear(wide, tall) for wide, tall in pairs)
-        for layer in self.linears():
-            init_xavier_(layer.weight, layer.bias)
+        if init == "xavier":
+            for layer in self.linears():
+                init_xavier_(layer.weight, layer.bias)
+        else:
+            init_layers_(self.linears(), init)
 
     def linears(self) -> list[nn.Linear]:
         """Return the linear layers, input side first."""

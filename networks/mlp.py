@@ -33,10 +33,10 @@ def init_hidden_(layer: nn.Linear, init: str = "soft_module") -> None:
     nn.init.constant_(layer.bias, 0.1)
 
 
-def init_last_(layer: nn.Linear) -> None:
-    """Draw an output layer's weight and bias from U(-0.003, 0.003)."""
-    nn.init.uniform_(layer.weight, -0.003, 0.003)
-    nn.init.uniform_(layer.bias, -0.003, 0.003)
+def init_last_(layer: nn.Linear, bound: float = 0.003) -> None:
+    """Draw an output layer's weight and bias from U(-bound, bound)."""
+    nn.init.uniform_(layer.weight, -bound, bound)
+    nn.init.uniform_(layer.bias, -bound, bound)
 
 
 def init_layers_(layers: Sequence[nn.Linear], init: str = "soft_module") -> None:

@@ -11,6 +11,7 @@ import gin
 import torch
 from torch import Tensor, nn
 
+from networks.affine import affine
 from networks.context_policy import ContextPolicy
 from networks.sizes import check_sizes
 
@@ -30,6 +31,8 @@ class NeuromodulatedLinear(nn.Module):
        drawn, as in the published experiments. `hard_ste` is our extension, and trains them.
     2. The published categorical policies take their own activation for m. It is relu in all
        experiments, and here always.
+
+    Weights with a leading dimension make it that many layers, see `affine`.
     """
 
     def __init__(self, in_features: int, out_features: int, *, num_modulators: int, gate: str):
@@ -56,20 +59,22 @@ class NeuromodulatedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x [*, in_features] to [*, out_features]."""
-        z: Tensor = self.standard(x)
-        return z * self.signal(x)
+        return affine(x, self.standard.weight, self.standard.bias) * self.signal(x)
 
     def signal(self, x: Tensor) -> Tensor:
         """Return the gates s, [*, out_features]."""
-        return self._gate(torch.relu(self.modulators(x)))
+        return self._gate(self._modulators(x))
 
     def parts(self, x: Tensor) -> dict[str, Tensor]:
         """Return `drive` z, `modulators` m and `gates` s for x [*, in_features]."""
-        m = torch.relu(self.modulators(x))
-        return {"drive": self.standard(x), "modulators": m, "gates": self._gate(m)}
+        z, m = affine(x, self.standard.weight, self.standard.bias), self._modulators(x)
+        return {"drive": z, "modulators": m, "gates": self._gate(m)}
+
+    def _modulators(self, x: Tensor) -> Tensor:
+        return affine(x, self.modulators.weight, self.modulators.bias, relu=True)
 
     def _gate(self, m: Tensor) -> Tensor:
-        g: Tensor = self.gates(m)
+        g = affine(m, self.gates.weight, self.gates.bias)
         if self.gate == "soft":
             return torch.tanh(g)
         sign = torch.where(g >= 0, 1.0, -1.0).to(g.dtype)

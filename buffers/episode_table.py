@@ -1,0 +1,99 @@
+"""Which transitions of a ring belong together, and which of them are set aside for validation."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SPLITS = ("all", "train", "validation")
+
+
+class EpisodeTable:
+    """Episodes as half-open ranges of serial numbers; a transition's is how many came before it.
+
+    An episode whose beginning is lost begins where it still is: a number is all that is kept, no
+    index of a ring, so two episodes are never taken for one.
+    """
+
+    def __init__(self, validation_share: float, device: torch.device) -> None:
+        """Start without an episode."""
+        self.share = validation_share
+        self.total = 0  # transitions ever
+        self.counts = [0, 0]  # episodes ever, and those of them set aside
+        self._start = torch.zeros(0, dtype=torch.int64, device=device)
+        self._end = self._start.clone()
+        self._aside = torch.zeros(0, dtype=torch.bool, device=device)
+        self._splits: dict[str, tuple[Tensor, Tensor, int]] = {}
+
+    def __len__(self) -> int:
+        """Episodes of which something is left."""
+        return len(self._start)
+
+    def append(self, lengths: Tensor, generator: torch.Generator) -> None:
+        """Add episodes of these lengths, `[n]`; the share of them that is set aside is drawn.
+
+        Of all episodes so far the nearest number to the share is set aside, of two or more at least
+        one, so that there is something to validate on from the start.
+        """
+        end = self.total + lengths.cumsum(0)
+        order = torch.rand(len(lengths), device=lengths.device, generator=generator).argsort()
+        self.counts[0] += len(lengths)
+        wanted = round(self.share * self.counts[0])
+        if self.share > 0.0 and self.counts[0] > 1:
+            wanted = min(max(wanted, 1), self.counts[0] - 1)
+        number = min(max(wanted - self.counts[1], 0), len(lengths))
+        self.counts[1] += number
+        self._start = torch.cat((self._start, end - lengths))
+        self._end = torch.cat((self._end, end))
+        self._aside = torch.cat((self._aside, order < number))
+        self.total += int(lengths.sum())
+        self._splits.clear()
+
+    def forget(self, oldest: int) -> None:
+        """Drop all transitions before the one of number `oldest`."""
+        left = self._end > oldest
+        self._start = self._start[left].clamp(min=oldest)
+        self._end, self._aside = self._end[left], self._aside[left]
+        self._splits.clear()
+
+    def number(self, split: str) -> int:
+        """Transitions of a split."""
+        return self._split(split)[2]
+
+    def find(self, split: str, place: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the serial numbers of transitions of a split, and where their episodes begin.
+
+        Args:
+            split: "all", "train" or "validation".
+            place: `[n]` int64, from 0, the oldest transition of the split, to `number(split) - 1`.
+        """
+        start, before, _ = self._split(split)
+        episode = torch.searchsorted(before, place, right=True) - 1
+        return start[episode] + place - before[episode], start[episode]
+
+    def _split(self, name: str) -> tuple[Tensor, Tensor, int]:
+        """The episodes' starts, the transitions in the split before each, and those in all."""
+        if name not in self._splits:
+            if name not in SPLITS:
+                raise ValueError(f"split must be one of {SPLITS}, got {name!r}")
+            kept = torch.ones_like(self._aside)
+            if name != "all":
+                kept = self._aside if name == "validation" else ~self._aside
+            start, length = self._start[kept], (self._end - self._start)[kept]
+            self._splits[name] = start, length.cumsum(0) - length, int(length.sum())
+        return self._splits[name]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything, as copies."""
+        ranges = {"start": self._start, "end": self._end, "aside": self._aside}
+        copies = {name: x.to("cpu", copy=True) for name, x in ranges.items()}
+        return {"total": self.total, "counts": list(self.counts), **copies}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state."""
+        device = self._start.device
+        self.total, self.counts = int(state["total"]), list(state["counts"])
+        self._start, self._end, self._aside = (
+            state[name].to(device, copy=True) for name in ("start", "end", "aside")
+        )
+        self._splits.clear()
