@@ -43,8 +43,11 @@ def configurables() -> dict[str, list[Any]]:
             found[package].append(entry)
         elif entry.module == ELSEWHERE:
             found["algorithms"].append(entry)
-    order = {package: sorted(found[package], key=lambda e: e.name.lower()) for package in PACKAGES}
-    return {package: entries for package, entries in order.items() if entries}
+
+    def place(entry: Any) -> tuple[bool, str]:
+        return entry.module == ELSEWHERE, entry.name.lower()
+
+    return {package: sorted(found[package], key=place) for package in PACKAGES if found[package]}
 
 
 def parameters(entry: Any) -> dict[str, inspect.Parameter]:
@@ -125,7 +128,8 @@ def _where(entry: Any, gin_files: dict[str, str]) -> str:
     """The module, and the part files that name the configurable."""
     pattern = re.compile(rf"(?<![\w.]){entry.name}(?=[.(\s]|$)", re.MULTILINE)
     part_files = {name: text for name, text in gin_files.items() if macros.is_part(name)}
-    parts = [name for name, text in part_files.items() if pattern.search(text)]
+    statements = {name: re.sub(r"#.*", "", text) for name, text in part_files.items()}
+    parts = [name for name, text in statements.items() if pattern.search(text)]
     more = f" and {len(parts) - 4} more" if len(parts) > 4 else ""
     bound = f"; bound in {', '.join(f'`{part}`' for part in parts[:4])}{more}" if parts else ""
     return f"`{entry.module}.{entry.name}`{bound}"
