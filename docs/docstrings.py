@@ -48,7 +48,7 @@ def _sections(text: str) -> tuple[str, dict[str, str]]:
 
 def _markdown(text: str) -> str:
     """A docstring's prose with indented lines fenced, lists apart, and no accidental markup."""
-    blocks = []
+    blocks: list[str] = []
     for block in re.split(r"\n{2,}", text):
         if block.startswith("    "):
             block = "```text\n" + textwrap.dedent(block) + "\n```"
