@@ -1,4 +1,4 @@
-# make train | test | slow | wheels | clean.  ARGS goes to the training command or to pytest:
+# make train | test | slow | docs | wheels | clean.  ARGS goes to the training command or to pytest:
 #   make train ARGS="--workdir=/data/runs --seed=3"
 # JOBS: processes that share the tests out.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -11,7 +11,7 @@ BUILD := build/wheels
 # Only the installed packages count: nothing on PYTHONPATH may stand in for a missing dependency.
 CLEAN_ENV := env -u PYTHONPATH -u VIRTUAL_ENV
 
-.PHONY: train test slow wheels clean setup setup-dev $(MEMBERS:%=wheel-%)
+.PHONY: train test slow docs wheels clean setup setup-dev $(MEMBERS:%=wheel-%)
 
 train: setup
 	$(BIN)/python -m runners.train --gin_file=gin/must_mt10.gin $(ARGS)
@@ -23,6 +23,10 @@ test: setup-dev
 
 slow: setup-dev
 	$(BIN)/pytest -m slow $(ARGS)
+
+# The documentation as a site, in build/site: open build/site/index.html.
+docs: setup-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
 # The stamps are newer than what they were made from, so a second call installs nothing.
 setup: $(VENV)/.installed

@@ -10,6 +10,7 @@ import difflib
 import inspect
 import os
 import re
+import tokenize
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -194,10 +195,14 @@ def _translated(source: str, text: str = "") -> Iterator[None]:
         yield
     except SyntaxError as error:
         where = f"{source} line {error.lineno}" if not text else source
+        token = re.search(r"Failed to parse token '(.*)'", error.msg or "")
+        what = f"{token[1]} is no value" if token else (error.msg or "syntax error").splitlines()[0]
         raise ConfigError(
-            f"{where}: {error.msg or 'syntax error'} in `{(error.text or text).strip()}`; "
+            f"{where}: {what} in `{(error.text or text).strip()}`; "
             "write Name.parameter = value, with strings in quotes"
         ) from error
+    except tokenize.TokenError as error:
+        raise ConfigError(f"{source}: a bracket or a string is not closed; close it") from error
     except (ValueError, ImportError, OSError, TypeError, AttributeError, RuntimeError) as error:
         message = str(error)
         places = re.findall(r'In file "(.+?)", line (\d+)\n\s*(.*)', message)
@@ -222,8 +227,6 @@ def _explain(message: str, error: Exception) -> str:
         macros = [scope for scope, name in gin_config._CONFIG if name == "gin.macro"]
         fix = _closest(found[1], macros) or f"bind it: {found[1]} = value"
         return f"macro %{found[1]} has no value; {fix}"
-    if first.startswith("malformed node"):
-        return "the value is no Python literal; put strings in quotes"
     if isinstance(error, ImportError):
         return f"import failed: {first}; correct the import or install what it needs"
     return first

@@ -25,6 +25,8 @@ BAD = {
     "unknown reference": (["--gin=SAC.actor = @Acter"], ["Acter", "Actor"]),
     "unbound macro": (["--gin=SAC.discount = %DISCOUN"], ["DISCOUN", "DISCOUNT"]),
     "syntax": (["--gin=SAC.discount 0.9"], ["SAC.discount 0.9"]),
+    "string without quotes": (["--gin=DEVICE = cuda"], ["cuda is no value", "quotes"]),
+    "open bracket": (["--gin=HIDDEN = (64, 64"], ["HIDDEN = (64, 64", "not closed"]),
     "string for a number": (["--gin=DISCOUNT = 'high'"], ["SAC.discount", "float", "high"]),
     "float for an integer": (["--gin=BATCH_SIZE = 8.0"], ["TaskReplay.batch_size", "int"]),
     "missing file": (["--gin_file=gin/must_m10.gin"], ["gin/must_m10.gin", "must_mt10.gin"]),
