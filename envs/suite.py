@@ -78,7 +78,8 @@ class Suite(ABC):
     counts in evaluations, in place of the dense reward the policy learns from.
 
     Args:
-        workers: worker processes to step in; 0 steps in this process, None takes one per core.
+        workers: worker processes to step in; 0 steps in this process, None takes one for each core
+            that this process may use.
         timeout: seconds after which a worker that does not answer counts as hung.
     """
 
@@ -230,7 +231,7 @@ class Suite(ABC):
 
     def start(self, tasks: Sequence[Task], rules: Rules, seed: int, purpose: str) -> Vector:
         """The vector of arguments that were checked: a simulator for each environment."""
-        workers = os.cpu_count() or 1 if self._workers is None else self._workers
+        workers = _cores() if self._workers is None else self._workers
         return VectorTasks(
             self.build(tasks),
             tasks,
@@ -252,3 +253,10 @@ def closest(word: str, known: Sequence[str]) -> str:
     """A hint for an error message: the known word most like this one."""
     match = get_close_matches(str(word), known, n=1, cutoff=0.0)
     return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def _cores() -> int:
+    """Cores this process may use: a cluster's job often has few of a node's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,7 +1,9 @@
 """What every suite has in common: the keys of a step, tasks by sample, the part of gin it has."""
 
 import json
+import os
 import pickle
+from contextlib import closing
 from pathlib import Path
 
 import gin
@@ -264,3 +266,12 @@ def test_gin_part_builds_its_suite(part):
     for split in ("train", "test"):
         count = len(made.tasks(split)) * 2
         assert len(sampled(made, count, split)) == count
+
+
+def test_the_default_is_a_worker_for_each_core_the_process_may_use(monkeypatch):
+    """As in a job that owns one core of many."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
+    suite = PointMassSuite(2, workers=None)
+    with closing(suite.vector(suite.tasks(), 0)) as vector:
+        assert len(vector.worker_pids) == 1
