@@ -59,7 +59,8 @@ def profile(scores: Scores, thresholds: NDArray[np.float64]) -> Scores:
     """The share of all scores above each threshold, `[*, thresholds]`."""
     flat = np.sort(scores.reshape(-1, scores.shape[-2] * scores.shape[-1]), axis=-1)
     below = np.stack([np.searchsorted(row, thresholds, side="right") for row in flat])
-    return (1.0 - below / flat.shape[-1]).reshape(*scores.shape[:-2], len(thresholds))
+    shares: Scores = 1.0 - below / flat.shape[-1]
+    return shares.reshape(*scores.shape[:-2], len(thresholds))
 
 
 def interval(

@@ -71,10 +71,10 @@ class TensorBoard:
 class Wandb:
     """A Weights & Biases run, which keeps its id when the training is resumed.
 
-    What the run has not got yet is written again from the JSONL file: online, what is later than its
-    last step there; offline, everything, for a killed process leaves its last records unwritten. So
-    the newest offline folder is whole, and older ones that were not uploaded are removed. Once one
-    was, only what is newer is written. Online a step that the run has is not written twice.
+    What the run has not got yet is written again from the JSONL file: online, what is later than
+    its last step there, and no step twice; offline, everything, for a killed process leaves its
+    last records unwritten. So the newest offline folder is whole, and older ones that were not
+    uploaded are removed. Once one was, only what is newer is written.
 
     Args:
         folder: the run's; files go to `<run>/wandb`.

@@ -118,7 +118,7 @@ class Comparison:
             told = ", ".join(f"{name} {number}" for name, number in few.items())
             texts.append(
                 f"fewer than {aggregates.FEW} seeds ({told}): such intervals hold the true value "
-                "less often than they say; with 3 seeds about 75 % of the time, and one seed has none"
+                "less often than they say, with 3 seeds in about 75 %; one seed has none"
             )
         steps = {r.method: r.step for r in self.results if r.split == self.results[0].split}
         if len(set(steps.values())) > 1:
@@ -147,7 +147,7 @@ class Comparison:
             if task is not None:
                 scores = scores[..., task : task + 1]
             label = with_seeds(method.name, len(method.runs))
-            label += "" if view.headline else f", {view.stage.replace('_', ' ')}"
+            label += f", {view.stage.replace('_', ' ')}" if view.stage else ""
             x = method.place([int(step) for step in steps], choices.axis)
             statistic = STATISTICS[choices.statistic]
             yield line(label, x, scores, statistic, choices.by_task, style, not view.headline)
@@ -161,7 +161,7 @@ class Comparison:
             high = 1.0 if self.bounded else max(r.scores.max() for r in results)
             thresholds = np.linspace(low, high, LEVELS)
             statistic = partial(aggregates.profile, thresholds=thresholds)
-            panels[view.title] = [
+            panels[f"{view.split} tasks" if view.split else ""] = [
                 Line(
                     result.label,
                     thresholds,
@@ -213,9 +213,9 @@ class Comparison:
             stages.sort(key=lambda stage: -1 if numbers[stage] is None else numbers[stage] or 0)
             plain = any(not tag.stage for tag in inside) and bool(split or not stages)
             last = "" if plain else stages[-1]
-            yield self._view(split, last, True)
             if stages and stages[0] != last:
                 yield self._view(split, stages[0], False)
+            yield self._view(split, last, True)
 
     def _view(self, split: str, stage: str, headline: bool) -> View:
         wanted = (self.metric, split, stage)
@@ -251,7 +251,9 @@ def line(
 ) -> Line:
     """A curve of scores `[points, seeds, tasks]` with an interval at each point."""
     y = np.array([statistic(one) for one in scores])
-    bounds = np.array(
-        [aggregates.interval(s, statistic, by_task=by_task, resamples=RESAMPLES) for s in scores]
-    )
-    return Line(label, x, y, bounds[:, 0], bounds[:, 1], style, faint)
+    interval = partial(aggregates.interval, by_task=by_task, resamples=RESAMPLES)
+    if statistic is aggregates.mean and not by_task:  # all points from the same draws, at once
+        low, high = interval(scores.mean(-1).T, partial(np.mean, axis=-2))
+    else:
+        low, high = np.array([interval(one, statistic) for one in scores]).T
+    return Line(label, x, y, low, high, style, faint)

@@ -4,15 +4,18 @@ Colours are those of Okabe and Ito, which the colour-blind can tell apart; dashe
 hatches say the same in grey.
 """
 
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from runners.aggregates import Estimate
@@ -26,7 +29,14 @@ BARS = 64
 """Bars in one column."""
 WIDE = 4
 """Panels in a row."""
-SIZES = {"font.size": 9, "axes.titlesize": 10, "legend.fontsize": 8, "svg.hashsalt": "polytask"}
+THOUSAND = 1000
+LETTERS_PER_INCH = 16
+SIZES: Any = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "legend.fontsize": 8,
+    "svg.hashsalt": "polytask",
+}
 
 
 @dataclass(frozen=True)
@@ -67,23 +77,29 @@ def curves(
     references = references or {}
     rows, columns = -(-len(panels) // WIDE), min(len(panels), WIDE)
     width = 3.1 * columns + 0.6 if columns > 2 else (6.2, 8.6)[columns - 1]
-    height = (2.4 if rows > 1 else 3.4) * rows
+    named = dict.fromkeys(name for levels in references.values() for name in levels)
+    letters = {name: chr(ord("a") + i) for i, name in enumerate(named)}
+    labels = dict.fromkeys(line.label for lines in panels.values() for line in lines)
+    written = {name: _wrapped(f"{letter}: {name}", width) for name, letter in letters.items()}
+    labels |= dict.fromkeys(written.values())
+    height = (2.0 if rows > 1 else 2.9) * rows + _legend_height(labels, width)
     with matplotlib.rc_context(SIZES):
         figure = Figure(figsize=(width, height), layout="constrained")
-        grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=bounded)
-        handles: dict[str, object] = {}
-        named = dict.fromkeys(name for lines in references.values() for name in lines)
-        letters = {name: chr(ord("a") + i) for i, name in enumerate(named)}
+        grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+        handles: dict[str, Artist] = {}
         for axis, (title, lines) in zip(grid.flat, panels.items(), strict=False):
             for line in lines:
                 handles.setdefault(line.label, _draw(axis, line))
             if bounded:
                 axis.set_ylim(-0.02, 1.02)
             for name, value in references.get(title, {}).items():
-                handles.setdefault(f"{letters[name]}: {name}", _level(axis, value))
+                handles.setdefault(written[name], _level(axis, value))
             _mark(axis, {letters[n]: v for n, v in references.get(title, {}).items()})
             _dress(axis, title)
-            axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+            if max(line.x.max() for line in lines) >= THOUSAND:
+                axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+            elif all((line.x == line.x.round()).all() for line in lines):
+                axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         for axis in grid.flat[len(panels) :]:
             axis.set_visible(False)
         for column in range(columns):
@@ -111,11 +127,12 @@ def bars(
     inside = max(1, BARS // len(methods))
     columns = -(-len(tasks) // inside)
     inside = -(-len(tasks) // columns)
-    height = 1.2 + 0.14 * inside * (len(methods) + 1) + 0.2 * -(-len(methods) // 3)
+    width = max(6.2, 4.4 * columns)
+    height = 0.6 + 0.14 * inside * (len(methods) + 1) + _legend_height(methods, width)
     with matplotlib.rc_context(SIZES):
-        figure = Figure(figsize=(max(6.2, 4.4 * columns), height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
         grid = figure.subplots(1, columns, squeeze=False, sharex=True)[0]
-        handles: dict[str, object] = {}
+        handles: dict[str, Artist] = {}
         for column, axis in enumerate(grid):
             shown = tasks[column * inside : (column + 1) * inside]
             for number, method in enumerate(methods):
@@ -158,7 +175,7 @@ def save(figure: Figure, path: Path) -> list[Path]:
     return paths
 
 
-def _draw(axis: Axes, line: Line) -> object:
+def _draw(axis: Axes, line: Line) -> Artist:
     color = COLORS[line.style % len(COLORS)]
     # Both lists come round at different times: 40 styles before one is repeated.
     dashes, marker = DASHES[line.style % len(DASHES)], MARKERS[line.style % len(MARKERS)]
@@ -179,20 +196,34 @@ def _draw(axis: Axes, line: Line) -> object:
     return handle
 
 
-def _level(axis: Axes, value: float) -> object:
+def _level(axis: Axes, value: float) -> Artist:
     return axis.axhline(value, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0.5)
 
 
 def _mark(axis: Axes, values: Mapping[str, float]) -> None:
     """Letters at the right ends of level lines, moved apart where lines are close."""
     bottom, top = axis.get_ylim()
-    gap, last = 0.055 * (top - bottom), -np.inf
-    for letter, value in sorted(values.items(), key=lambda item: item[1]):
-        last = max(value, last + gap)
+    letters = sorted(values, key=lambda letter: values[letter])
+    places = apart([values[letter] for letter in letters], 0.045 * (top - bottom))
+    for letter, place in zip(letters, places, strict=True):
         axis.annotate(
-            letter, (1.01, last), xycoords=("axes fraction", "data"), va="center", color=GREY,
+            letter, (1.01, place), xycoords=("axes fraction", "data"), va="center", color=GREY,
             fontsize=8, annotation_clip=False,
         )  # fmt: skip
+
+
+def apart(values: Sequence[float], gap: float) -> list[float]:
+    """The places nearest to these rising values, in squares, that are `gap` apart at least."""
+    blocks: list[tuple[float, int]] = []  # means of what is left when the gaps are taken off
+    for i, value in enumerate(values):
+        mean, count = value - i * gap, 1
+        while blocks and blocks[-1][0] > mean:
+            before, number = blocks.pop()
+            mean = (before * number + mean * count) / (number + count)
+            count += number
+        blocks.append((mean, count))
+    flat = [mean for mean, count in blocks for _ in range(count)]
+    return [mean + i * gap for i, mean in enumerate(flat)]
 
 
 def _dress(axis: Axes, title: str) -> None:
@@ -202,15 +233,27 @@ def _dress(axis: Axes, title: str) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _legend(figure: Figure, handles: Mapping[str, object]) -> None:
+def _legend(figure: Figure, handles: Mapping[str, Artist]) -> None:
     """Below the panels, in as many columns as there is room for."""
-    longest = max(map(len, handles))
-    columns = max(1, min(len(handles), int(figure.get_figwidth() * 12 / (longest + 8))))
     figure.legend(
         list(handles.values()),
         list(handles),
         loc="outside lower center",
-        ncols=columns,
+        ncols=_legend_columns(handles, figure.get_figwidth()),
         frameon=False,
         handlelength=3.2,
     )
+
+
+def _wrapped(text: str, width: float) -> str:
+    return textwrap.fill(text, int(width * LETTERS_PER_INCH) - 10, subsequent_indent="    ")
+
+
+def _legend_columns(labels: Collection[str], width: float) -> int:
+    longest = max(len(line) for label in labels for line in label.splitlines())
+    return max(1, min(len(labels), int(width * LETTERS_PER_INCH / (longest + 8))))
+
+
+def _legend_height(labels: Collection[str], width: float) -> float:
+    lines = sum(label.count("\n") + 1 for label in labels)
+    return 0.2 + 0.17 * -(-lines // _legend_columns(labels, width))

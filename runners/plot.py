@@ -5,10 +5,10 @@
     python -m runners.plot runs/must_mt10 --published='MT10/*/mclean2025_v2'
 
 A RUN is a run's folder, or one that holds a folder seed_<n> for each run of a method. Reads their
-metrics.jsonl, and run.json for the protocol. Writes curves, bars of each task, profiles (of a
-meta-learner: curves over adaptation) as PNG and SVG, and tables of mean and interquartile mean with
-95 % intervals as markdown, LaTeX and CSV. Runs of different protocols are refused unless --mix names
-what differs. Exit codes: 0 done, 2 wrong input, 1 failed.
+metrics.jsonl, and run.json for the protocol. Writes curves, bars of each task and profiles (of a
+meta-learner: curves over adaptation) as PNG and SVG, and tables of mean and interquartile mean
+with 95 % intervals as markdown, LaTeX and CSV. Runs of different protocols are refused unless
+--mix names what differs. Exit codes: 0 done, 2 wrong input, 1 failed.
 """
 
 import functools

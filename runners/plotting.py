@@ -127,8 +127,8 @@ def _draw(comparison: Comparison, entries: Sequence[Entry], out: Path) -> list[P
             grid = {task: list(comparison.lines(view, i)) for i, task in enumerate(view.tasks)}
             drawn[f"curves_by_task{place}"] = figures.curves(grid, x=x, y=y, bounded=bounded)
     profiles = comparison.profiles()
-    what = "share of seeds and tasks above" if comparison.views[0].tasks else "share of seeds above"
-    drawn["profile"] = figures.curves(profiles, x=y, y=what, bounded=True)
+    what = "scores" if comparison.views[0].tasks else "seeds"
+    drawn["profile"] = figures.curves(profiles, x=y, y=f"share of {what} above", bounded=True)
     counted, panels = comparison.adaptations()
     if panels:
         x = "adaptation steps" if counted == "step" else f"{counted}s"

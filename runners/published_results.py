@@ -63,7 +63,7 @@ def label(entry: Entry) -> str:
     if entry.get("environments"):
         about.append(f"{entry['environments']} environments")
     if entry.get("steps"):
-        about.append(f"{entry['steps']:.3g} steps in all")
+        about.append(f"{entry['steps'] / 1e6:g}M steps in all")
     return f"{entry['method']} {value} ({entry['source']}; {', '.join(about)})"
 
 

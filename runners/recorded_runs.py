@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -188,7 +188,7 @@ def read_run(folder: Path) -> RecordedRun:
 
 
 def read_methods(
-    paths: Sequence[Path | str], labels: dict[str, str] | None = None
+    paths: Sequence[Path | str], labels: Mapping[str, str] | None = None
 ) -> tuple[list[Method], list[str]]:
     """The runs in some folders, by experiment, and what is to be warned of.
 
