@@ -171,6 +171,7 @@ def save(figure: Figure, path: Path) -> list[Path]:
     paths = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "svg")]
     with matplotlib.rc_context(SIZES):
         figure.savefig(paths[0], dpi=150)
+        figure.set_layout_engine("none")  # where all is has been found
         figure.savefig(paths[1], metadata={"Date": None})
     return paths
 

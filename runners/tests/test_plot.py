@@ -31,6 +31,12 @@ def multi(write_run, tmp_path):
 
 
 @pytest.fixture
+def undrawn(monkeypatch):
+    """For what no picture tells: drawing takes most of the time."""
+    monkeypatch.setattr("runners.figures.save", lambda figure, path: [])
+
+
+@pytest.fixture
 def meta(write_run, tmp_path):
     """A meta-learner: two splits, three adaptation steps, iterations."""
     for seed in range(2):
@@ -80,6 +86,7 @@ def test_everything_is_written(multi, tmp_path, capsys):
     assert (out / "aggregate.md").read_text() in printed
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_figures_are_those_of_the_records(multi, tmp_path):
     outcome = plot_runs(multi, tmp_path / "plots", last=2)
     scores = np.zeros((5, 3))
@@ -93,6 +100,7 @@ def test_figures_are_those_of_the_records(multi, tmp_path):
     assert outcome.results[0].by_task["push-v3"].value == pytest.approx(scores[:, 1].mean())
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_until_statistic_and_interval_are_heeded(multi, tmp_path):
     whole = plot_runs(multi[:1], tmp_path / "p").results[0]
     early = plot_runs(multi[:1], tmp_path / "p", until=250, statistic="iqm", axis="updates")
@@ -121,6 +129,7 @@ def test_pearl_like_tags(write_run, tmp_path):
     assert (tmp_path / "p" / "adaptation.png").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_published_lines(multi, tmp_path, capsys):
     flags = (f"--out={tmp_path / 'p'}", "--published=MT10/softmod/mclean2025_*")
     assert call(*multi, *flags) == 2
