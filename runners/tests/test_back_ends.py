@@ -129,6 +129,7 @@ def test_tensorboard_shows_the_records_of_an_adopted_run(tmp_path):
     assert events(tmp_path / "b") == events(tmp_path / "a")
 
 
+@pytest.mark.slow
 def test_wandb_offline_curves_go_on_after_a_kill(tmp_path):
     pytest.importorskip("wandb")
     a, b, arguments = tmp_path / "a", tmp_path / "b", {"tensorboard": False, "wandb": "offline"}
