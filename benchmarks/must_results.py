@@ -9,8 +9,10 @@ import argparse
 import statistics
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-from two_tasks import STYLES, Records, finished, plot_success, series, table
+from matplotlib.figure import Figure
+from two_tasks import Records, finished, plot_success, series, table
+
+from runners.figures import COLORS, DASHES
 
 METHODS = {
     "mtsac_two_tasks": "MT-SAC",
@@ -66,7 +68,8 @@ it, at worst by {worst:+.3f} (`must_two_tasks_commits`: the same run, evaluated 
 
 def plot_masks(seeds: dict[int, Records], around: dict[int, Records], path: Path) -> None:
     """What happens to the masks of MUST over its commits; `around` was evaluated at them."""
-    figure, axes = plt.subplots(1, 4, figsize=(15, 3.6))
+    figure = Figure(figsize=(15, 3.6), layout="constrained")
+    axes = figure.subplots(1, 4)
     panels = ("kept_fraction", "overlap", "turnover")
     titles = ("share of weights kept", "overlap between tasks", "exchanged at a commit")
     for axis, tag, title in zip(axes, panels, titles, strict=False):
@@ -75,7 +78,8 @@ def plot_masks(seeds: dict[int, Records], around: dict[int, Records], path: Path
                 curve = series(records, f"mask/{tag}/{name}")
                 label = name if seed == min(seeds) else None
                 x = [s / 2000 for s in curve]
-                axis.plot(x, list(curve.values()), STYLES[i], color=f"C{i}", label=label)
+                style = {"linestyle": DASHES[i], "color": COLORS[i], "label": label}
+                axis.plot(x, list(curve.values()), **style)
         axis.set(title=title, xlabel="steps of each task, thousands")
         axis.grid(alpha=0.3)
     axes[0].set_ylim(0.0, 1.0)
@@ -86,15 +90,14 @@ def plot_masks(seeds: dict[int, Records], around: dict[int, Records], path: Path
             curve = series(records, f"commit/success_rate_{tag}")
             x = [s / 2000 for s in curve]
             shown = label if seed == min(around) else None
-            axes[3].plot(x, list(curve.values()), STYLES[i], color=f"C{i}", label=shown)
+            style = {"linestyle": DASHES[i], "color": COLORS[i], "label": shown}
+            axes[3].plot(x, list(curve.values()), **style)
     axes[3].set(title="success at commits", xlabel="steps of each task, thousands")
     axes[3].set_ylim(-0.02, 1.02)
     axes[3].grid(alpha=0.3)
     if around:
         axes[3].legend(fontsize=8)
-    figure.tight_layout()
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def masks_text(seeds: dict[int, Records], around: dict[int, Records]) -> str:

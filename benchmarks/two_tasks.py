@@ -3,28 +3,21 @@
 A run is `<experiment>/seed_<n>/metrics.jsonl`.
 """
 
-import json
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
-import matplotlib
+import numpy as np
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from runners import figures
+from runners.records import read_records
+from runners.result_tables import with_seeds
 
 TASKS = ("reach-v3", "drawer-close-v3")
 LAST = (60_000, 70_000, 80_000)  # 30, 35 and 40 thousand steps of each task
-STYLES = ("-", "--", ":", "-.")
 Records = list[dict[str, float]]
 Runs = dict[str, dict[int, Records]]
 """Experiment -> seed -> records, in order."""
-
-
-def load(folder: Path) -> Records:
-    """Records of one run, in order."""
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
 
 
 def series(records: Records, tag: str) -> dict[int, float]:
@@ -48,7 +41,7 @@ def finished(folder: Path, names: Iterable[str]) -> Runs:
     runs: Runs = {}
     for name in names:
         for path in sorted((folder / name).glob("seed_*")):
-            records = load(path)
+            records = read_records(path / "metrics.jsonl")
             if records and records[-1]["step"] >= LAST[-1]:
                 runs.setdefault(name, {})[int(path.name.removeprefix("seed_"))] = records
     if not runs:
@@ -81,26 +74,14 @@ def table(
 
 def plot_success(runs: Runs, methods: dict[str, str], path: Path) -> None:
     """Success against steps of each task: mean and range over seeds."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
-    for axis, task in zip(axes, TASKS, strict=True):
-        for i, (name, seeds) in enumerate(runs.items()):
+    panels: dict[str, list[figures.Line]] = {task: [] for task in TASKS}
+    for task, lines in panels.items():
+        for style, (name, seeds) in enumerate(runs.items()):
             curves = [series(r, f"eval/success_rate/{task}") for r in seeds.values()]
             steps = sorted(set.intersection(*(set(c) for c in curves)))
-            values = [[c[s] for c in curves] for s in steps]
-            x = [s / 2 / 1000 for s in steps]
-            axis.plot(
-                x,
-                [statistics.fmean(v) for v in values],
-                STYLES[i % 4],
-                color=f"C{i}",
-                label=f"{methods[name]} ({len(curves)} seed{'s' * (len(curves) > 1)})",
-            )
-            low, high = [min(v) for v in values], [max(v) for v in values]
-            axis.fill_between(x, low, high, color=f"C{i}", alpha=0.12)
-        axis.set(title=task, xlabel="steps of each task, thousands", ylim=(-0.02, 1.02))
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("success rate, 50 goals")
-    axes[1].legend(fontsize=8, loc="lower right")
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+            values = np.array([[c[s] for c in curves] for s in steps])
+            label, x = with_seeds(methods[name], len(curves)), np.array(steps) / 2
+            ends = values.min(1), values.max(1)
+            lines.append(figures.Line(label, x, values.mean(1), *ends, style))
+    x_label, y_label = "steps of each task", "success rate, 50 goals"
+    figures.curves(panels, x=x_label, y=y_label, bounded=True).savefig(path, dpi=150)

@@ -1,87 +1,20 @@
 """Logger: one writer for JSONL, CSV, TensorBoard and Weights & Biases."""
 
-import importlib
 import logging
 import math
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import gin
 import torch
 
+from runners.back_ends import BackEnd, TensorBoard, Wandb
 from runners.records import RecordFiles, read_records
 
 log = logging.getLogger("absl")
-
-
-class BackEnd(Protocol):
-    """A second place for the records, which may fail without harm."""
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """Take one record."""
-        ...
-
-    def close(self) -> None:
-        """Flush and let go."""
-        ...
-
-
-class TensorBoard:
-    """Event files in `<run>/tb`.
-
-    Args:
-        folder: the run's.
-        first_step: events of this step and later, left by an earlier process, are hidden.
-    """
-
-    def __init__(self, folder: Path, first_step: int | None = None) -> None:
-        module = importlib.import_module("torch.utils.tensorboard")
-        self._writer = module.SummaryWriter(str(folder / "tb"), purge_step=first_step)
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """Write one scalar per tag."""
-        for tag, value in values.items():
-            self._writer.add_scalar(tag, value, step)
-
-    def close(self) -> None:
-        """Flush and close."""
-        self._writer.close()
-
-
-class Wandb:
-    """A Weights & Biases run, which keeps its id when the training is resumed.
-
-    Args:
-        folder: the run's; files go to `<run>/wandb`.
-        mode: "online" or "offline"; offline needs neither account nor network.
-        project: the project's name.
-    """
-
-    def __init__(self, folder: Path, mode: str, project: str) -> None:
-        wandb = importlib.import_module("wandb")
-        (folder / "wandb").mkdir(exist_ok=True)
-        id_file = folder / "wandb" / "run_id"
-        if not id_file.exists():
-            id_file.write_text(wandb.util.generate_id())
-        self._run = wandb.init(
-            project=project,
-            name="/".join(folder.absolute().parts[-2:]),
-            id=id_file.read_text().strip(),
-            dir=str(folder),
-            mode=mode,
-            resume="allow",
-        )
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """Log one record."""
-        self._run.log(values, step=step)
-
-    def close(self) -> None:
-        """Finish the run."""
-        self._run.finish()
 
 
 def to_floats(metrics: dict[str, Any], task_names: Sequence[str] = ()) -> dict[str, float]:
@@ -170,8 +103,9 @@ class Logger:
             return values
         assert self._files is not None, "call bind(folder) first"
         finite = {tag: value if math.isfinite(value) else None for tag, value in values.items()}
+        back_ends = self._open_back_ends()  # they read the records before this one
         self._files.append({"step": int(step), "wall_time": time.time(), **finite})
-        for name, back_end in list(self._open_back_ends().items()):
+        for name, back_end in list(back_ends.items()):
             try:
                 back_end.write(step, values)
             except Exception as error:  # any failure of a library that training does not need
@@ -186,12 +120,17 @@ class Logger:
         self._first_step = step + 1
 
     def state_dict(self) -> dict[str, Any]:
-        """How many records were written; forces them to disk, for a checkpoint relies on them."""
+        """How many records were written; they are on disk then, for a checkpoint relies on them."""
         assert self._files is not None, "call bind(folder) first"
         try:
             self._files.sync()
         except OSError as error:
             log.warning("metrics: %s", error)
+        for name, back_end in list((self._back_ends or {}).items()):
+            try:
+                back_end.flush()
+            except Exception as error:  # as in write
+                self._give_up(name, error)
         return {"records": self._files.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -222,9 +161,13 @@ class Logger:
             self._back_ends = {}
             makers: dict[str, Any] = {}
             if self.tensorboard:
-                makers["TensorBoard"] = lambda: TensorBoard(self.folder, self._first_step)
+                makers["TensorBoard"] = lambda: TensorBoard(
+                    self.folder, self.records(), self._first_step
+                )
             if self.wandb != "disabled":
-                makers["wandb"] = lambda: Wandb(self.folder, self.wandb, self.project)
+                makers["wandb"] = lambda: Wandb(
+                    self.folder, self.wandb, self.project, self.records()
+                )
             for name, make in makers.items():
                 try:
                     self._back_ends[name] = make()

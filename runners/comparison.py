@@ -1,0 +1,259 @@
+"""Comparison: what some methods' evaluations come to, as curves and as results."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runners import aggregates
+from runners.aggregates import Estimate, Statistic
+from runners.config import ConfigError
+from runners.figures import Line
+from runners.recorded_runs import Curve, Method, Tag
+from runners.result_tables import Result, with_seeds
+
+STATISTICS = {"mean": aggregates.mean, "iqm": aggregates.iqm}
+RESAMPLES = 2_000
+"""Of an interval that is drawn, for each point of a curve."""
+LEVELS = 101
+"""Thresholds of a profile."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One kind of evaluation: the tags of a metric that make up scores `[seeds, tasks]`.
+
+    Args:
+        metric: as in `eval/<metric>`.
+        split: "train" or "test" of a meta-learner.
+        stage: how much a meta-learner had seen.
+        tasks: those the metric is written for; empty if only their mean is.
+        headline: whether it is the split's result, not what that is compared with.
+    """
+
+    metric: str
+    split: str = ""
+    stage: str = ""
+    tasks: tuple[str, ...] = ()
+    headline: bool = True
+
+    @property
+    def names(self) -> list[str]:
+        """The tags."""
+        parts = (self.metric, self.split, self.stage)
+        return [Tag(*parts, task).name for task in self.tasks or ("",)]
+
+    @property
+    def title(self) -> str:
+        """What it is of."""
+        if self.split:
+            return f"{self.split} tasks"
+        return f"mean over {len(self.tasks)} tasks" if len(self.tasks) > 1 else "".join(self.tasks)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How scores become curves and results; see `runners.plotting.plot`."""
+
+    axis: str = "step"
+    statistic: str = "mean"
+    last: int = 1
+    until: float = np.inf
+    by_task: bool = False
+
+
+class Comparison:
+    """Some methods' curves and results by one metric.
+
+    Args:
+        methods: those to be compared.
+        metric: as in `eval/<metric>`; if empty the success rate, of a meta-learner the return.
+        choices: how.
+
+    Raises:
+        ConfigError: not all methods were evaluated by the metric.
+    """
+
+    def __init__(self, methods: Sequence[Method], metric: str, choices: Choices) -> None:
+        self.methods, self.choices = methods, choices
+        self.meta = any(run.meta for method in methods for run in method.runs)
+        self.metric = metric or ("return" if self.meta else "success_rate")
+        shared = set.intersection(*(set(method.tags) for method in methods))
+        self.tags = [tag for tag in methods[0].tags if tag in shared]
+        self.views = list(self._views())
+        self.curves: dict[tuple[View, str], Curve] = {
+            (view, method.name): method.curve(view.names, choices.until)
+            for view in self.views
+            for method in methods
+        }
+        self.results = [self._result(view, method) for view in self.views for method in methods]
+
+    @property
+    def bounded(self) -> bool:
+        """Whether scores lie between 0 and 1."""
+        return self.metric.startswith("success")
+
+    @property
+    def unit(self) -> str:
+        """What the records' steps count."""
+        iterations = all(run.unit == "iterations" for m in self.methods for run in m.runs)
+        return "iterations" if iterations else "steps"
+
+    @property
+    def headlines(self) -> list[View]:
+        """The views that are results."""
+        return [view for view in self.views if view.headline]
+
+    def of(self, view: View) -> list[Result]:
+        """The results of a view."""
+        return [r for r in self.results if (r.split, r.stage) == (view.split, view.stage)]
+
+    def warnings(self) -> list[str]:
+        """What a reader should be wary of."""
+        texts = [text for method in self.methods for text in method.shorter(self.views[0].names[0])]
+        few = {r.method: len(r.seeds) for r in self.results if len(r.seeds) < aggregates.FEW}
+        if few:
+            told = ", ".join(f"{name} {number}" for name, number in few.items())
+            texts.append(
+                f"fewer than {aggregates.FEW} seeds ({told}): such intervals hold the true value "
+                "less often than they say, with 3 seeds in about 75 %; one seed has none"
+            )
+        steps = {r.method: r.step for r in self.results if r.split == self.results[0].split}
+        if len(set(steps.values())) > 1:
+            told = ", ".join(f"{name} {step:,}" for name, step in steps.items())
+            texts.append(
+                f"the methods end at different steps ({told}); --until={min(steps.values())} "
+                "compares them at the same one"
+            )
+        short = min(len(steps) for steps, _ in self.curves.values())
+        if short < self.choices.last:
+            texts.append(f"--last={self.choices.last}: some runs have only {short} evaluations")
+        return texts
+
+    def panels(self) -> dict[str, list[Line]]:
+        """Curves over the tasks of each split."""
+        panels: dict[str, list[Line]] = {}
+        for view in self.views:
+            panels.setdefault(view.title, []).extend(self.lines(view))
+        return panels
+
+    def lines(self, view: View, task: int | None = None) -> Iterator[Line]:
+        """A curve with its interval for each method, over all tasks or one."""
+        choices = self.choices
+        for style, method in enumerate(self.methods):
+            steps, scores = self.curves[view, method.name]
+            if task is not None:
+                scores = scores[..., task : task + 1]
+            label = with_seeds(method.name, len(method.runs))
+            label += f", {view.stage.replace('_', ' ')}" if view.stage else ""
+            x = method.place([int(step) for step in steps], choices.axis)
+            statistic = STATISTICS[choices.statistic]
+            yield line(label, x, scores, statistic, choices.by_task, style, not view.headline)
+
+    def profiles(self) -> dict[str, list[Line]]:
+        """For each split the share of scores above each threshold."""
+        panels = {}
+        for view in self.headlines:
+            results = self.of(view)
+            low = 0.0 if self.bounded else min(r.scores.min() for r in results)
+            high = 1.0 if self.bounded else max(r.scores.max() for r in results)
+            thresholds = np.linspace(low, high, LEVELS)
+            statistic = partial(aggregates.profile, thresholds=thresholds)
+            panels[f"{view.split} tasks" if view.split else ""] = [
+                Line(
+                    result.label,
+                    thresholds,
+                    statistic(result.scores),
+                    *aggregates.interval(
+                        result.scores, statistic, by_task=self.choices.by_task, resamples=RESAMPLES
+                    ),
+                    style,
+                )
+                for style, result in enumerate(results)
+            ]
+        return panels
+
+    def adaptations(self) -> tuple[str, dict[str, list[Line]]]:
+        """What is counted ("step", "episode"), and for each split the scores over that count."""
+        counted = [tag for tag in self.tags if self._plain(tag) and tag.number is not None]
+        panels: dict[str, list[Line]] = {}
+        for view in self.headlines:
+            tags = sorted(
+                (tag for tag in counted if tag.split == view.split), key=lambda tag: tag.number or 0
+            )
+            if len(tags) < 2:
+                continue
+            x = np.array([tag.number for tag in tags], dtype=np.float64)
+            for style, method in enumerate(self.methods):
+                scores = method.curve([tag.name for tag in tags], self.choices.until)[1]
+                ends = scores[-self.choices.last :].mean(0).T[..., None]  # [stages, seeds, 1]
+                label = with_seeds(method.name, len(method.runs))
+                made = line(label, x, ends, aggregates.mean, self.choices.by_task, style, False)
+                panels.setdefault(view.title, []).append(made)
+        return (counted[0].stage.rpartition("_")[0] if panels else ""), panels
+
+    def _plain(self, tag: Tag) -> bool:
+        return tag.metric == self.metric and not tag.task
+
+    def _views(self) -> Iterator[View]:
+        mine = [tag for tag in self.tags if tag.metric == self.metric]
+        if not mine:
+            known = [set(tag.metric for tag in method.tags) for method in self.methods]
+            names = sorted(set.intersection(*known)) or ["none"]
+            raise ConfigError(
+                f"--metric={self.metric}: not all runs were evaluated by it; "
+                f"shared by all are: {', '.join(names)}"
+            )
+        for split in dict.fromkeys(tag.split for tag in mine if tag.split) or [""]:
+            inside = [tag for tag in mine if tag.split == split]
+            stages = list(dict.fromkeys(tag.stage for tag in inside if tag.stage))
+            numbers = {tag.stage: tag.number for tag in inside}
+            stages.sort(key=lambda stage: -1 if numbers[stage] is None else numbers[stage] or 0)
+            plain = any(not tag.stage for tag in inside) and bool(split or not stages)
+            last = "" if plain else stages[-1]
+            if stages and stages[0] != last:
+                yield self._view(split, stages[0], False)
+            yield self._view(split, last, True)
+
+    def _view(self, split: str, stage: str, headline: bool) -> View:
+        wanted = (self.metric, split, stage)
+        tasks = tuple(tag.task for tag in self.tags if tag[:3] == wanted and tag.task)
+        return View(self.metric, split, stage, tasks, headline)
+
+    def _result(self, view: View, method: Method) -> Result:
+        steps, scores = self.curves[view, method.name]
+        final = scores[-self.choices.last :].mean(0)
+        tasks = view.tasks or ("",)
+        mean, iqm = (
+            aggregates.estimate(final, statistic, by_task=self.choices.by_task)
+            for statistic in STATISTICS.values()
+        )
+        by_task: dict[str, Estimate] = {
+            task: aggregates.estimate(final[:, i : i + 1]) for i, task in enumerate(view.tasks)
+        }
+        seeds = tuple(run.seed for run in method.runs)
+        return Result(
+            method.name, view.split, view.stage, int(steps[-1]), seeds, tasks, final, mean, iqm,
+            by_task,
+        )  # fmt: skip
+
+
+def line(
+    label: str,
+    x: NDArray[np.float64],
+    scores: NDArray[np.float64],
+    statistic: Statistic,
+    by_task: bool,
+    style: int,
+    faint: bool,
+) -> Line:
+    """A curve of scores `[points, seeds, tasks]` with an interval at each point."""
+    y = np.array([statistic(one) for one in scores])
+    interval = partial(aggregates.interval, by_task=by_task, resamples=RESAMPLES)
+    if statistic is aggregates.mean and not by_task:  # all points from the same draws, at once
+        low, high = interval(scores.mean(-1).T, partial(np.mean, axis=-2))
+    else:
+        low, high = np.array([interval(one, statistic) for one in scores]).T
+    return Line(label, x, y, low, high, style, faint)

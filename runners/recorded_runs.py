@@ -1,0 +1,244 @@
+"""Runs read back from their folders for tables and figures: metrics.jsonl and run.json alone."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runners.config import ConfigError
+from runners.records import Record, read_records
+
+TAG = re.compile(
+    r"eval/(?P<metric>[^/]+)(?:/(?P<split>train|test))?"
+    r"(?:/(?P<stage>(?:step|episode)_\d+|before|after|prior|posterior|first|last|final|online))?"
+    r"(?:/(?P<task>.+))?"
+)
+Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Steps `[evaluations]` and scores `[evaluations, seeds, tags]`."""
+
+
+class Tag(NamedTuple):
+    """What `eval/<metric>[/<split>][/<stage>][/<task>]` says; "" for what is left out.
+
+    A stage is how much a meta-learner has seen: `step_2` (adaptation), `episode_3`, `prior`, ...
+    """
+
+    metric: str
+    split: str
+    stage: str
+    task: str
+
+    @property
+    def name(self) -> str:
+        """As in the records."""
+        return "/".join(part for part in ("eval", *self) if part)
+
+    @property
+    def number(self) -> int | None:
+        """Of a stage that is counted."""
+        last = self.stage.rpartition("_")[2]
+        return int(last) if last.isdecimal() else None
+
+
+def read_tag(name: str) -> Tag | None:
+    """The parts of an evaluation's tag; None for another one."""
+    found = TAG.fullmatch(name)
+    return Tag(*(part or "" for part in found.groups())) if found else None
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """The records of one run.
+
+    Args:
+        folder: of the run.
+        records: in the order they were written.
+        facts: `run.json`; empty if it is missing or damaged.
+    """
+
+    folder: Path
+    records: list[Record] = field(repr=False)
+    facts: dict[str, Any] = field(repr=False)
+
+    @property
+    def seed(self) -> int | str:
+        """The run's seed; the folder's name if that is not known."""
+        number = self.folder.name.removeprefix("seed_")
+        seed: int | str = self.facts.get("seed", int(number) if number.isdecimal() else number)
+        return seed
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """What decides a score besides the agent; empty if not known."""
+        protocol: dict[str, Any] = self.facts.get("protocol") or {}
+        return protocol
+
+    @cached_property
+    def tags(self) -> tuple[Tag, ...]:
+        """Those of evaluations, in the order in which they appear."""
+        names = dict.fromkeys(name for record in self.records for name in record)
+        return tuple(tag for name in names if (tag := read_tag(name)))
+
+    @property
+    def meta(self) -> bool:
+        """Whether it was evaluated before and after adaptation, or on a split."""
+        return any(tag.split or tag.stage for tag in self.tags)
+
+    @property
+    def unit(self) -> str:
+        """What the steps of the records count: "env_steps" or "iterations"."""
+        pairs = [(r["step"], r["env_steps"]) for r in self.records if r.get("env_steps")]
+        return "iterations" if any(a != b for a, b in pairs) else "env_steps"
+
+    def series(self, name: str, until: float = np.inf) -> dict[int, float]:
+        """Step to value, where the tag was written with a finite value."""
+        return {
+            int(record["step"]): float(record[name])
+            for record in self.records
+            if record.get(name) is not None and record["step"] <= until
+        }
+
+    def place(self, steps: Sequence[int], axis: str) -> NDArray[np.float64]:
+        """Where the steps lie on another axis: a counter that the records hold.
+
+        Between two records of the counter its growth is taken to be even.
+
+        Raises:
+            ConfigError: the run has no such counter.
+        """
+        there = np.asarray(steps, dtype=np.float64)
+        if axis == "step" or (axis == "env_steps" and self.unit == "env_steps"):
+            return there
+        counts = self.series(axis)
+        if not counts:
+            raise ConfigError(f"--x={axis}: {self.folder} has no such counter; leave the flag out")
+        result: NDArray[np.float64] = np.interp(there, [0, *counts], [0.0, *counts.values()])
+        return result
+
+
+@dataclass(frozen=True)
+class Method:
+    """Runs that differ in their seeds alone.
+
+    Args:
+        name: as it is to be shown.
+        runs: by seed.
+    """
+
+    name: str
+    runs: tuple[RecordedRun, ...]
+
+    @property
+    def tags(self) -> tuple[Tag, ...]:
+        """Those that all runs have."""
+        shared = set.intersection(*(set(run.tags) for run in self.runs))
+        return tuple(tag for tag in self.runs[0].tags if tag in shared)
+
+    def tasks(self, metric: str, split: str = "", stage: str = "") -> tuple[str, ...]:
+        """The tasks that the metric was written for."""
+        wanted = (metric, split, stage)
+        return tuple(tag.task for tag in self.tags if tag[:3] == wanted and tag.task)
+
+    def curve(self, names: Iterable[str], until: float = np.inf) -> Curve:
+        """The scores of some tags at the steps where every run has all of them.
+
+        Raises:
+            ConfigError: there is no such step.
+        """
+        series = [[run.series(name, until) for name in names] for run in self.runs]
+        steps = sorted(set.intersection(*(set(one) for row in series for one in row)))
+        if not steps:
+            raise ConfigError(
+                f"{self.name}: no step at which all its seeds were evaluated; "
+                "name the seed folders that belong together"
+            )
+        scores = [[[one[step] for one in row] for row in series] for step in steps]
+        return np.asarray(steps, dtype=np.float64), np.asarray(scores)
+
+    def shorter(self, name: str) -> list[str]:
+        """What is missing where a run's evaluations end before another's."""
+        ends = {run.folder: max(run.series(name), default=0) for run in self.runs}
+        last = max(ends.values())
+        return [
+            f"{folder} was evaluated up to step {end:,} of {last:,}: all of {self.name} ends there"
+            for folder, end in ends.items()
+            if end < last
+        ]
+
+    def place(self, steps: Sequence[int], axis: str) -> NDArray[np.float64]:
+        """Where the steps lie on an axis, the mean over seeds."""
+        result: NDArray[np.float64] = np.mean([run.place(steps, axis) for run in self.runs], 0)
+        return result
+
+
+def read_run(folder: Path) -> RecordedRun:
+    """The run in a folder that holds metrics.jsonl."""
+    try:
+        facts = json.loads((folder / "run.json").read_text())
+    except (OSError, ValueError):
+        facts = {}
+    records = read_records(folder / "metrics.jsonl")
+    return RecordedRun(folder, records, facts if isinstance(facts, dict) else {})
+
+
+def read_methods(
+    paths: Sequence[Path | str], labels: Mapping[str, str] | None = None
+) -> tuple[list[Method], list[str]]:
+    """The runs in some folders, by experiment, and what is to be warned of.
+
+    Args:
+        paths: each a run's folder, or one with a folder `seed_<n>` for each run. Runs of one
+            parent folder are seeds of one method.
+        labels: names to show, by the parent folder's name.
+
+    Raises:
+        ConfigError: a path holds no run with evaluations, or a label has no experiment.
+    """
+    found: dict[Path, RecordedRun] = {}
+    warnings = []
+    for path in map(Path, paths):
+        inside = [path] if (path / "metrics.jsonl").is_file() else sorted(path.glob("seed_*"))
+        runs = [read_run(folder) for folder in inside if folder.is_dir()]
+        if not runs:
+            why = "has neither metrics.jsonl nor seed_<n>" if path.is_dir() else "is no folder"
+            raise ConfigError(f"{path} {why}; give a run, or a folder of runs")
+        whole = [run for run in runs if run.tags]
+        if not whole:
+            raise ConfigError(f"{path}: no evaluation was written yet; leave it out, or wait")
+        warnings += [f"{r.folder} has no evaluation yet: left out" for r in runs if not r.tags]
+        found |= {run.folder.resolve(): run for run in whole}
+    groups: dict[Path, list[RecordedRun]] = {}
+    for place, run in found.items():
+        groups.setdefault(place.parent, []).append(run)
+    names = _names(list(groups))
+    labels = labels or {}
+    if strange := set(labels) - set(names.values()):
+        raise ConfigError(
+            f"--label={sorted(strange)[0]}: no such experiment; "
+            f"there are: {', '.join(names.values())}"
+        )
+    return [
+        Method(
+            labels.get(names[parent], names[parent]),
+            tuple(sorted(runs, key=lambda run: (isinstance(run.seed, str), run.seed))),
+        )
+        for parent, runs in groups.items()
+    ], warnings
+
+
+def _names(parents: Sequence[Path]) -> dict[Path, str]:
+    """Their last parts, as many as it takes to tell them apart."""
+    names = {}
+    for parent in parents:
+        for length in range(1, len(parent.parts) + 1):
+            end = parent.parts[-length:]
+            if sum(other.parts[-length:] == end for other in parents) == 1:
+                break
+        names[parent] = "/".join(end)
+    return names

@@ -1,0 +1,183 @@
+import csv
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runners import aggregates, plot, protocols
+from runners.plotting import plot as plot_runs
+
+TASKS = ("reach-v3", "push-v3", "door-v3")
+
+
+@pytest.fixture
+def multi(write_run, tmp_path):
+    """Two methods on three tasks, with five seeds and with one."""
+    rng = np.random.default_rng(0)
+    for method, seeds in (("must_mt10", 5), ("sac_mt10", 1)):
+        for seed in range(seeds):
+            evaluations = {}
+            for step in (100, 200, 300):
+                values = rng.uniform(size=3)
+                tags = {f"eval/success_rate/{t}": v for t, v in zip(TASKS, values, strict=True)}
+                tags |= {f"eval/return/{t}": 100 * v for t, v in zip(TASKS, values, strict=True)}
+                tags["eval/success_rate"] = values.mean()
+                evaluations[step] = {"step_per_task": step / 3, "updates": step * 2, **tags}
+            write_run(method, seed, evaluations)
+    return [tmp_path / "must_mt10", tmp_path / "sac_mt10"]
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """For what no picture tells: drawing takes most of the time."""
+    monkeypatch.setattr("runners.figures.save", lambda figure, path: [])
+
+
+@pytest.fixture
+def meta(write_run, tmp_path):
+    """A meta-learner: two splits, three adaptation steps, iterations."""
+    for seed in range(2):
+        evaluations = {
+            step: {
+                "env_steps": step * 1000,
+                "eval/return": seed,
+                "eval/return_before": -2.0,
+                **{
+                    f"eval/return/{split}/step_{k}": seed + k + step / 10
+                    for split in ("train", "test")
+                    for k in (0, 1, 2, 10)
+                },
+            }
+            for step in (5, 10)
+        }
+        write_run("cavia", seed, evaluations, benchmark="navigation", reward_version=None)
+    return [tmp_path / "cavia"]
+
+
+def call(*arguments):
+    return plot.main(["plot", *map(str, arguments)])
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def one_line(capsys):
+    out, error = capsys.readouterr()
+    assert out == "" and error.startswith("error: ") and error.count("\n") == 1
+    return error
+
+
+def test_everything_is_written(multi, tmp_path, capsys):
+    out = tmp_path / "plots"
+    assert call(*multi, f"--out={out}", "--label=must_mt10=MUST", "--last=2") == 0
+    printed, error = capsys.readouterr()
+    pictures = ("curves", "curves_by_task", "tasks", "profile")
+    names = {f"{name}.{kind}" for name in pictures for kind in ("png", "svg")}
+    tables = {"aggregate.md", "aggregate.tex", "aggregate.csv", "tasks.csv", "scores.csv"}
+    assert {path.name for path in out.iterdir()} == names | tables
+    assert "MT10, v2 reward, horizon 500, 50 goals of each task" in printed
+    assert "| MUST | 5 | 300 |" in printed and "| sac_mt10 | 1 | 300 |" in printed
+    assert "fewer than 5 seeds (sac_mt10 1)" in error and "MUST 5" not in error
+    assert (out / "aggregate.md").read_text() in printed
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_figures_are_those_of_the_records(multi, tmp_path):
+    outcome = plot_runs(multi, tmp_path / "plots", last=2)
+    scores = np.zeros((5, 3))
+    for row in rows(tmp_path / "plots" / "scores.csv")[:15]:
+        scores[int(row["seed"]), TASKS.index(row["task"])] = float(row["score"])
+    (row, _) = rows(tmp_path / "plots" / "aggregate.csv")
+    assert float(row["mean"]) == pytest.approx(scores.mean(), abs=1e-12)
+    assert float(row["iqm"]) == pytest.approx(np.sort(scores.ravel())[3:12].mean(), abs=1e-12)
+    low, high = aggregates.interval(scores)
+    assert [float(row["mean_low"]), float(row["mean_high"])] == pytest.approx([low, high])
+    assert outcome.results[0].by_task["push-v3"].value == pytest.approx(scores[:, 1].mean())
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_until_statistic_and_interval_are_heeded(multi, tmp_path):
+    whole = plot_runs(multi[:1], tmp_path / "p").results[0]
+    early = plot_runs(multi[:1], tmp_path / "p", until=250, statistic="iqm", axis="updates")
+    assert early.results[0].step == 200 and early.results[0].mean != whole.mean
+    by_task = plot_runs(multi[:1], tmp_path / "p", by_task=True).results[0]
+    assert by_task.mean.value == whole.mean.value and by_task.mean.low != whole.mean.low
+
+
+def test_a_meta_learner(meta, tmp_path, capsys):
+    assert call(*meta, f"--out={tmp_path / 'p'}", "--x=env_steps") == 0
+    printed = capsys.readouterr().out
+    names = {path.stem for path in (tmp_path / "p").glob("*.png")}
+    assert names == {"curves", "profile", "adaptation"}
+    assert "| cavia | train step 10 | 2 | 10 | 11.50 |" in printed  # 0.5 + 10 + 1.0
+    assert "| cavia | test step 0 | 2 | 10 | 1.50 |" in printed
+    assert "iterations" in printed
+
+
+def test_pearl_like_tags(write_run, tmp_path):
+    tags = {"eval/return/test": 3.0, "eval/return/test/online": 2.0, "eval/return/train": 4.0}
+    tags |= {f"eval/return/test/episode_{k}": float(k) for k in (1, 2, 3)}
+    write_run("pearl", 0, {100: tags, 200: tags})
+    outcome = plot_runs([tmp_path / "pearl"], tmp_path / "p")
+    found = {(r.split, r.stage): r.mean.value for r in outcome.results}
+    assert found["test", ""] == 3.0 and found["train", ""] == 4.0
+    assert (tmp_path / "p" / "adaptation.png").exists()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_published_lines(multi, tmp_path, capsys):
+    flags = (f"--out={tmp_path / 'p'}", "--published=MT10/softmod/mclean2025_*")
+    assert call(*multi, *flags) == 2
+    assert "reward_version: v1, not v2; give --mix=reward_version" in one_line(capsys)
+    assert call(*multi, *flags, "--mix=reward_version") == 0
+    printed, error = capsys.readouterr()
+    assert "Soft Modularization 0.849 (McLean et al. 2025; IQM, 10 seeds" in printed
+    assert "https://arxiv.org/abs/2505.11289" in printed and "differs from the runs" in error
+    assert call(*multi, *flags, "--metric=return") == 2
+    assert "--metric=success_rate" in one_line(capsys)
+    assert call("--published=list") == 0
+    assert "MT50/moore/mclean2025_v2\tMOORE 0.72" in capsys.readouterr().out
+
+
+def test_bad_input(multi, write_run, tmp_path, capsys):
+    other = write_run("other", 0, {100: {"eval/success_rate/reach-v3": 1.0}}, horizon=200)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for arguments, words in {
+        (): ("one run folder is needed", "--help"),
+        (tmp_path / "no",): ("is no folder",),
+        (empty,): ("neither metrics.jsonl nor seed_<n>",),
+        (*multi, other): ("horizon", "500", "200", "--mix=horizon"),
+        (multi[0], "--mix=colour"): ("--mix=colour", "reward_version"),
+        (multi[0], "--x=time"): ("--x=time",),
+        (multi[0], "--last=0"): ("last",),
+        (multi[0], "--metric=speed"): ("--metric=speed", "return, success_rate"),
+        (multi[0], "--label=MUST"): ("--label=MUST", "<experiment>=<text>"),
+        (multi[0], "--label=x=MUST"): ("--label=x", "must_mt10"),
+        (multi[0], "--published=MT7*"): ("--published=MT7*", "list"),
+        (multi[0], f"--out={other / 'run.json'}"): ("--out=", "choose another folder"),
+    }.items():
+        assert call(*arguments) == 2, arguments
+        line = one_line(capsys)
+        assert all(word in line for word in words), line
+
+
+def test_flag_and_library_know_the_same_facts():
+    assert plot.FACTS == protocols.FACTS
+
+
+def test_help_is_quick_and_loads_nothing_heavy():
+    root = Path(__file__).resolve().parents[2]
+    started = time.monotonic()
+    command = [sys.executable, "-X", "importtime", "-m", "runners.plot", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True)
+    assert time.monotonic() - started < 2.0
+    for flag in ("out", "metric", "x", "statistic", "last", "until", "label", "mix", "published"):
+        assert f"--{flag}:" in done.stdout
+    loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert not {"torch", "matplotlib", "numpy", "gin"} & loaded
