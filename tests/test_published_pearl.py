@@ -87,10 +87,10 @@ RUNS = {
         "hopper-parameters", 11, 3, 40, 10, *PARAMETERS, next_observation=True
     ),
     "pearl/tigr_cheetah_eight": Run(
-        "cheetah-families-8", 20, 6, 80, 40, *FAMILIES, latent=8, drawn=80, interval=5
+        "cheetah-families", 20, 6, 80, 40, *FAMILIES, latent=8, drawn=80, interval=5
     ),
     "pearl/tigr_ant_nine": Run(
-        "ant-families-9", 29, 8, 90, 45, *FAMILIES, latent=9, drawn=90, interval=5
+        "ant-families", 29, 8, 90, 45, *FAMILIES, latent=9, drawn=90, interval=5
     ),
     "nm_pearl/point_robot_pearl": ORIGIN,
     "nm_pearl/point_robot_nm": ORIGIN._replace(gated=True),
