@@ -70,6 +70,33 @@ CAVIA = {
     "TrustRegion.cg_iterations": 3,
 }
 SHORT = {"ITERATIONS": 60, "HORIZON": 10}
+PEARL = {
+    "ITERATIONS": 40,  # long enough for all the kills
+    "PointRobotSuite.sizes": "(6, 3)",
+    "HORIZON": 5,
+    "TASKS_PER_ITERATION": 3,
+    "INITIAL_STEPS": 10,
+    "PRIOR_STEPS": 10,
+    "EXTRA_STEPS": 10,
+    "UPDATES": 6,
+    "META_BATCH": 3,
+    "BATCH_SIZE": 8,
+    "CONTEXT_SIZE": 8,
+    "REPLAY_CAPACITY": 600,
+    "EVALUATION_STEPS": 10,
+    "REPETITIONS": 1,
+    "EVALUATION_INTERVAL": 10,
+    "LOG_INTERVAL": 3,
+    "HIDDEN": "(16, 16)",
+    "ENCODER_HIDDEN": "(16, 16)",
+    "Logger.tensorboard": False,
+    "Checkpointer.steps": 4,
+}
+PEARL_CHEETAH = {
+    **{name: value for name, value in PEARL.items() if not name.startswith("PointRobot")},
+    "RobotSuite.workers": 2,
+    "REPLAY_CAPACITY": 200,
+}
 SIMULATORS = {"HORIZON": 10, "EPISODES_AT_ONCE": 2, "HalfCheetahSuite.workers": 2}
 CASES = {
     "sac": ("gin/quick/mtsac_point_mass.gin", SMALL),
@@ -84,6 +111,8 @@ CASES = {
     "cavia-ct-graph": ("gin/quick/cavia_ct_graph.gin", CAVIA),
     "cavia-half-cheetah": ("gin/quick/cavia_half_cheetah.gin", {**CAVIA, **SIMULATORS}),
     "maml-ct-graph": ("gin/papers/nm_cavia/ctd2_maml.gin", CAVIA),
+    "pearl": ("gin/quick/pearl_point_robot.gin", PEARL),
+    "pearl-half-cheetah": ("gin/quick/pearl_cheetah_direction.gin", PEARL_CHEETAH),
     "sac-meta-world": ("gin/quick/mtsac_two_tasks.gin", {**SMALL, **META_WORLD}),
     "must-meta-world": ("gin/quick/must_two_tasks.gin", {**SMALL, **META_WORLD, **MUST}),
 }
@@ -237,6 +266,17 @@ def test_ten_kills_change_nothing_on_meta_world(case, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("case", ["pearl", "pearl-half-cheetah"])
+def test_five_kills_change_nothing_in_off_policy_meta_learning(case, tmp_path):
+    """Kills strike within the first collection, an iteration's, and its updates."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one = finish(case, tmp_path / "a")
+    assert killed_and_resumed(case, tmp_path / "b", KILLS // 2, signal.SIGKILL) == KILLS // 2
+    assert_same_run(one, finish(case, tmp_path / "b"))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case", ["cavia-navigation", "cavia-ct-graph", "cavia-half-cheetah", "maml-ct-graph"]
 )
@@ -300,7 +340,7 @@ def trained(case, workdir, **changes):
     return folder, folder / "checkpoints" / f"step_{newest(folder):012d}"
 
 
-@pytest.mark.parametrize("case", ["cavia", "maml-ct-graph"])
+@pytest.mark.parametrize("case", ["cavia", "maml-ct-graph", "pearl"])
 def test_evaluation_of_a_meta_learner_changes_nothing(case, tmp_path):
     """Same parameters, environments and random streams with and without it."""
     states = []
