@@ -85,3 +85,17 @@ class MetaAlgorithm(Algorithm):
     @abstractmethod
     def adapt(self, experience: TensorDict, prior: TensorDict) -> TensorDict:
         """Return the latents after one more adaptation, to experience `[tasks, episodes, time]`."""
+
+
+class OffPolicyMetaAlgorithm(MetaAlgorithm):
+    """A meta-learner that learns from a replay.
+
+    Where `window` is None the latent stays as it is in an episode, and `adapt` takes all
+    transitions so far; else it is inferred anew before each step, from the last `window`
+    transitions of the episode. What `update` is given is up to the replay of the learner's kind.
+    """
+
+    latent_dim: int
+    """Width of the latent."""
+    window: int | None = None
+    """How many transitions the latent is inferred from."""

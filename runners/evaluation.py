@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from runners.compatibility import versions
 from runners.evaluation_results import Scheduled, Table, write_arrays, write_result
+from runners.regimes import PLAIN, check_evaluator
 
 
 class Recorder(Protocol):
@@ -163,11 +164,7 @@ class Evaluator(Scheduled):
 
     def check(self, suite: Any, learner: Any) -> None:
         """Raise ValueError for a learner that adapts to tasks: it needs experience to act."""
-        if hasattr(learner, "adapt"):
-            raise ValueError(
-                f"Evaluator: {type(learner).__name__} adapts to tasks; "
-                "bind train.evaluator = @MetaEvaluator()"
-            )
+        check_evaluator("Evaluator", learner, PLAIN)
 
     def _goals(self, task: Any) -> int:
         goals = len(task.goals)

@@ -16,6 +16,7 @@ from torch import Tensor
 from runners.compatibility import versions
 from runners.evaluation import device_of, evaluating, untouched_randomness
 from runners.evaluation_results import Scheduled, Table, write_arrays, write_result
+from runners.regimes import ON_POLICY, check_evaluator
 from runners.rollouts import Rollouts, check_draw, check_numbers, returns, successes
 
 SPLITS = ("train", "test")
@@ -140,11 +141,7 @@ class MetaEvaluator(Scheduled):
             ValueError: a learner that does not adapt, or tasks that cannot be drawn.
             TypeError: a learner that the recorder cannot record.
         """
-        if not hasattr(learner, "adapt"):
-            raise ValueError(
-                f"MetaEvaluator: {type(learner).__name__} does not adapt to tasks; "
-                "bind train.evaluator = @Evaluator()"
-            )
+        check_evaluator("MetaEvaluator", learner, ON_POLICY)
         for split in self.splits:
             check_draw("MetaEvaluator.num_tasks", suite, self.num_tasks, split)
         if self.recorder is not None:

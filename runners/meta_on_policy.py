@@ -13,6 +13,7 @@ from torch import Tensor
 from runners.health import FiniteWatch
 from runners.memory import keep_freed_memory
 from runners.meter import Meter
+from runners.regimes import ON_POLICY, check_loop
 from runners.rollouts import Rollouts, check_draw, check_numbers, returns, successes
 
 PHASES = ("collect", "adapt", "update")
@@ -69,11 +70,7 @@ class MetaOnPolicyLoop:
             "episodes_per_task": episodes_per_task,
         }
         check_numbers("MetaOnPolicyLoop", numbers, episodes_at_once)
-        if not hasattr(learner, "adapt"):
-            raise ValueError(
-                f"MetaOnPolicyLoop: {type(learner).__name__} does not adapt to tasks; "
-                "use gin/runners/off_policy.gin"
-            )
+        check_loop("MetaOnPolicyLoop", learner, ON_POLICY)
         check_draw("MetaOnPolicyLoop.tasks_per_iteration", suite, tasks_per_iteration, "train")
         keep_freed_memory()
         self.suite, self.learner, self.log_interval = suite, learner, log_interval

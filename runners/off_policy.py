@@ -13,6 +13,7 @@ from torch import Tensor
 from runners.collector import Collector
 from runners.health import FiniteWatch, Rates
 from runners.meter import Meter
+from runners.regimes import PLAIN, check_loop
 
 
 @gin.configurable
@@ -77,11 +78,7 @@ class OffPolicyLoop:
             )
         if warmup not in ("policy", "uniform"):
             raise ValueError(f"OffPolicyLoop.warmup must be 'policy' or 'uniform', got {warmup!r}")
-        if hasattr(learner, "adapt"):
-            raise ValueError(
-                f"OffPolicyLoop: {type(learner).__name__} adapts to tasks between episodes; "
-                "use gin/runners/meta_on_policy.gin"
-            )
+        check_loop("OffPolicyLoop", learner, PLAIN)
         spec = suite.spec
         if getattr(spec, "num_actions", 0):
             raise ValueError(

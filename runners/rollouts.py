@@ -9,7 +9,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 KEPT = ("reward", "success")
-"""What is kept of a step's "next" part."""
+"""What is always kept of a step's "next" part."""
 
 
 class Acting(Protocol):
@@ -32,6 +32,7 @@ class Rollouts:
         at_once: how many of them run side by side; all if None.
         seed: of the environments.
         purpose: "train" or "evaluation", see `envs.suite.Suite.vector`.
+        keep: what else of a step's "next" part is kept, by the names of `VectorTasks.step`.
 
     Raises:
         ValueError: a number below 1, or `at_once` that does not divide `episodes`.
@@ -46,11 +47,13 @@ class Rollouts:
         at_once: int | None = None,
         seed: int = 0,
         purpose: str = "train",
+        keep: Sequence[str] = (),
     ) -> None:
         check_numbers("Rollouts", {"num_tasks": num_tasks, "episodes": episodes}, at_once)
         self.suite, self.seed, self.purpose = suite, seed, purpose
         self.num_tasks, self.episodes = num_tasks, episodes
         self.at_once = episodes if at_once is None else at_once
+        self.kept = tuple(dict.fromkeys((*KEPT, *keep)))
         self._vector: Any = None
 
     def open(self, tasks: Sequence[Any]) -> Any:
@@ -75,9 +78,9 @@ class Rollouts:
 
         Returns:
             `[tasks, episodes, time]`, time as long as the longest episode: `"observation"`,
-            `"action"`, `("next", "reward")`, `("next", "success")`, and `"mask"` bool
-            `[tasks, episodes, time]`: False behind the end of an episode, and for all of one that
-            its simulator broke off.
+            `"action"`, `("next", "reward")`, `("next", "success")`, what else of "next" is kept,
+            and `"mask"` bool `[tasks, episodes, time]`: False behind the end of an episode, and for
+            all of one that its simulator broke off.
         """
         vector = self.open(tasks)
         rounds = [
@@ -95,32 +98,36 @@ class Rollouts:
         for _ in range(self.suite.spec.horizon):
             td = vector.current()
             observation = td["observation"].view(*shape, -1)
-            seen = TensorDict(
-                {"observation": observation.to(latent.device), "latent": latent[:, None]},
-                [self.num_tasks],
-            )
-            action = learner.act(seen, explore=explore)["action"].to("cpu")
+            action = self._act(learner, observation.to(latent.device), latent, explore)
             td["action"] = action.flatten(0, 1)
-            after = vector.step(td)["next"]
-            valid, done = (after[key].view(shape) for key in ("valid", "done"))
+            vector.step(td)
+            valid, done = (td["next", key].view(shape) for key in ("valid", "done"))
             whole &= valid | over
-            steps.append(
-                TensorDict(
-                    {
-                        "observation": observation,
-                        "action": action,
-                        "mask": valid & ~over,
-                        "next": {key: after[key].view(*shape, 1) for key in KEPT},
-                    },
-                    shape,
-                )
-            )
+            steps.append(self._kept(td.view(*shape), valid & ~over))
             over |= done
             if bool(over.all()):
                 break
         experience: TensorDict = torch.stack(steps, 2)
         experience["mask"] &= whole[..., None]
         return experience.to(latent.device)
+
+    def _act(self, learner: Acting, observation: Tensor, latent: Tensor, explore: bool) -> Tensor:
+        """Actions, on the CPU, for observations `[tasks, at_once, observation_dim]`."""
+        seen = TensorDict({"observation": observation, "latent": latent[:, None]}, latent.shape[:1])
+        action: Tensor = learner.act(seen, explore=explore)["action"]
+        return action.to("cpu")
+
+    def _kept(self, td: TensorDict, mask: Tensor) -> TensorDict:
+        """What is kept of a step `[tasks, at_once]`; `mask`: it belongs to an episode."""
+        return TensorDict(
+            {
+                "observation": td["observation"],
+                "action": td["action"],
+                "mask": mask,
+                "next": {key: td["next", key] for key in self.kept},
+            },
+            td.shape,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """The environments' state; empty before the first call."""

@@ -12,7 +12,7 @@ import torch
 from absl import logging
 from torch import Tensor, nn
 
-from runners import config, meta_on_policy, off_policy, preflight
+from runners import config, meta_off_policy, meta_on_policy, off_policy, preflight
 from runners.checkpoint import Checkpointer, ConfigMismatch
 from runners.config import ConfigError
 from runners.devices import named_device
@@ -28,7 +28,11 @@ from runners.signals import Interruption, Signals
 from runners.status import DONE, FAILED, INTERRUPTED, RUNNING, log_file, write_status
 from runners.storage import save_state
 
-LOOPS = (off_policy.OffPolicyLoop, meta_on_policy.MetaOnPolicyLoop)
+LOOPS = (
+    off_policy.OffPolicyLoop,
+    meta_on_policy.MetaOnPolicyLoop,
+    meta_off_policy.MetaOffPolicyLoop,
+)
 """Known to gin wherever `train` is, so that parts may bind what the loop keeps for them."""
 
 

@@ -7,6 +7,7 @@ import torch
 from envs.ct_graph import CTGraphSuite
 from envs.navigation import NavigationSuite
 from envs.point_mass import PointMassSuite
+from envs.point_robots import PointRobotSuite
 from runners.rollouts import Rollouts, returns, successes
 
 GRAPH = [0, 0, 2, 0, 1, 0, 0]  # to leaf (1, 0) of depth 2
@@ -174,3 +175,22 @@ def test_errors(arguments, message):
     tasks, episodes, at_once = arguments
     with pytest.raises(ValueError, match=message):
         Rollouts(NavigationSuite(), tasks, episodes, at_once=at_once)
+
+
+def test_more_of_what_follows_is_kept_on_demand():
+    suite = PointRobotSuite("point-robot-sparse", horizon=6)
+    told = {"observation": 2, "terminated": 1, "sparse_reward": 1, "specification": 2, "task_id": 0}
+    rollouts = Rollouts(suite, 3, 2, keep=(*told, "reward"))
+    tasks = suite.each()[:3]
+    experience = rollouts.collect(Walker(), tasks, torch.zeros(3, 2))
+    assert set(experience["next"].keys()) == {"reward", "success", *told}
+    for key, width in told.items():
+        assert experience["next", key].shape == (3, 2, 6, *[width] * (width > 0)), key
+    following = experience["next", "observation"]
+    assert torch.equal(following[:, :, :-1], experience["observation"][:, :, 1:])
+    goals = torch.from_numpy(np.stack([suite.specification(task) for task in tasks]))
+    expected = goals[:, None, None].expand_as(following)
+    torch.testing.assert_close(experience["next", "specification"], expected)
+    distance = (following - expected).norm(dim=-1, keepdim=True)
+    torch.testing.assert_close(experience["next", "reward"], -distance)
+    rollouts.close()
