@@ -142,6 +142,16 @@ class CEMRL(WindowLearner):
         self._best = []
         return {}
 
+    def get_extra_state(self) -> dict[str, Any]:
+        """The optimizers, and the best encoder and decoder of a phase that is not over."""
+        return {**super().get_extra_state(), "best": [kept.clone() for kept in self._best]}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take back what `get_extra_state` gave."""
+        super().set_extra_state(state)
+        device = self.weights.device
+        self._best = [kept.to(device, copy=True) for kept in state["best"]]
+
     def _learnt(self) -> list[Tensor]:
         """What `infer` moves."""
         return [p for group in self.groups.values() for p in group.parameters]

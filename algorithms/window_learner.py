@@ -13,7 +13,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
-from algorithms.base import MetaAlgorithm, Metrics, Sizes
+from algorithms.base import Metrics, OffPolicyMetaAlgorithm, Sizes
 from algorithms.latent_sac import LatentSAC
 from algorithms.mixture_losses import Mixture
 from algorithms.optimizers import ClippedOptimizer
@@ -53,7 +53,7 @@ class Decoder(Protocol):
 
 
 @gin.configurable
-class WindowLearner(MetaAlgorithm):
+class WindowLearner(OffPolicyMetaAlgorithm):
     """A latent for each step, z_t = z(q( . | transitions t - T ... t - 1)), and SAC on (o_t, z_t).
 
     Encoder and decoder learn by reconstruction alone (`infer`), with terms of the subclass; the
@@ -222,7 +222,7 @@ class WindowLearner(MetaAlgorithm):
         """Return what is inferred from windows without a transition, `[num_tasks]`."""
         parameter = self.weights
         observation_dim, action_dim = self._dims
-        shape = (1, self.window)
+        shape = (1, int(self.encoder.length))
 
         def zeros(width: int) -> Tensor:
             return parameter.new_zeros(*shape, width)
@@ -248,8 +248,8 @@ class WindowLearner(MetaAlgorithm):
             prior: the latents before.
 
         Returns:
-            `[*]`: `"latent"` `[*, latent_dim]`, `"component"` `[*]` int64, the likeliest; `"weights"`
-            `[*, K]`, and `"adaptations"`.
+            `[*]`: `"latent"` `[*, latent_dim]`, `"component"` `[*]` int64, the likeliest;
+            `"weights"` `[*, K]`, and `"adaptations"`.
         """
         return self._inferred(experience, prior["adaptations"])
 

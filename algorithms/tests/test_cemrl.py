@@ -112,6 +112,19 @@ def test_the_best_encoder_and_decoder_come_back(build, windows):
         assert torch.equal(one, two)
 
 
+def test_a_phase_can_be_cut_by_a_checkpoint(build, windows):
+    one, two = build(), build()
+    one.begin_phase(None)
+    one.validate(windows)
+    one.infer(windows)
+    two.load_state_dict(copy.deepcopy(one.state_dict()))
+    for learner in (one, two):
+        nn.init.zeros_(learner.decoder.layer.bias)
+        learner.end_phase(None)
+    assert all(map(torch.equal, parameters_of(one), parameters_of(two)))
+    assert not torch.equal(two.decoder.layer.bias, torch.zeros(3).double())
+
+
 def test_each_phase_looks_anew_and_one_without_validation_keeps_the_newest(build, windows):
     learner = build()
     learner.begin_phase(None)
