@@ -105,6 +105,11 @@ class TIGR(WindowLearner):
         self.separation_bound, self.mask_padding = separation_bound, mask_padding
         self.weighting, self.reduction = weighting, reduction
 
+    @property
+    def labelled(self) -> bool:
+        """With a label loss."""
+        return self.term_weights["label"] > 0.0
+
     def start_weights(self) -> Tensor:
         """Return (1/3, 1/3)."""
         return torch.full((2,), 1.0 / 3.0)

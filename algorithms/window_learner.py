@@ -85,6 +85,11 @@ class WindowLearner(OffPolicyMetaAlgorithm):
     normalizer: Any
     weights: Tensor
 
+    @property
+    def labelled(self) -> bool:
+        """Whether components are told the families' numbers."""
+        return False
+
     def __init__(
         self,
         sizes: Sizes,
