@@ -100,6 +100,16 @@ class ContextReplay:
         return self._all.block.nbytes + self._recent.block.nbytes
 
     @property
+    def task_capacity(self) -> int:
+        """Transitions of each task that can be held to learn from."""
+        return self._all.capacity
+
+    @property
+    def task_context_capacity(self) -> int:
+        """Transitions of each task that can be held to draw contexts from."""
+        return self._recent.capacity
+
+    @property
     def rows(self) -> Tensor:
         """Transitions held of each task to learn from, `[tasks]`."""
         return self._all.held
