@@ -14,9 +14,10 @@ import torch
 from tensordict import TensorDict
 
 from runners.ledger import Ledger
-from runners.meta_on_policy import TASK_STREAM
+from runners.posterior_schedule import TASK_STREAM
 from runners.regimes import WINDOW, check_loop
 from runners.rollouts import returns, successes
+from runners.task_lists import listed_tasks
 from runners.window_rollouts import WindowRollouts
 
 PHASES = ("initial", "collect", "infer", "update")
@@ -113,7 +114,7 @@ class WindowSchedule:
         self.replay = replay(
             spec.observation_dim, spec.action_dim, length=learner.window, device=self.device
         )
-        self.known = suite.each("train")
+        self.known = listed_tasks(suite, "train")
         self.tasks_per_epoch = tasks_per_epoch
         self._check_replay()
         self.inference_steps, self.inference_batch = inference_steps, inference_batch
