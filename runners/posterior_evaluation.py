@@ -50,7 +50,9 @@ class PosteriorEvaluator(Scheduled):
             them if None.
         sparse: contexts and returns are of the sparse reward.
         num_tasks: only the first test tasks, and as many training tasks; all of them if None.
-        num_goals: only the first goals of each name, see `PosteriorSchedule`; all of them if None.
+        train_goals: of the training tasks, only the first goals of each name, those of
+            `PosteriorSchedule.num_goals`; all of them if None.
+        test_goals: the same of the test tasks.
         at_once: environments side by side; one for each task and repetition if None.
         splits: of the tasks; "train", "test" or both. The last one is the headline.
         seed: of the training tasks and of all that is random in an evaluation.
@@ -69,7 +71,8 @@ class PosteriorEvaluator(Scheduled):
         context_size: int | None = None,
         sparse: bool = False,
         num_tasks: int | None = None,
-        num_goals: int | None = None,
+        train_goals: int | None = None,
+        test_goals: int | None = None,
         at_once: int | None = None,
         splits: Sequence[str] = SPLITS,
         seed: int = 0,
@@ -86,7 +89,7 @@ class PosteriorEvaluator(Scheduled):
             raise ValueError(f"PosteriorEvaluator.splits must be among {SPLITS}, got {splits}")
         self.steps, self.prior_episodes, self.repetitions = steps, prior_episodes, repetitions
         self.context_size, self.sparse, self.at_once = context_size, sparse, at_once
-        self.num_tasks, self.num_goals = num_tasks, num_goals
+        self.num_tasks, self.goals = num_tasks, {"train": train_goals, "test": test_goals}
         self.splits, self.seed = splits, seed
         self.success = torch.zeros(0)
         self.returns: dict[str, Tensor] = {}
@@ -150,7 +153,7 @@ class PosteriorEvaluator(Scheduled):
         self._draw(suite)
 
     def _draw(self, suite: Any) -> None:
-        tasks = {split: listed_tasks(suite, split, self.num_goals) for split in SPLITS}
+        tasks = {split: listed_tasks(suite, split, self.goals[split]) for split in SPLITS}
         tested = tasks["test"][: self.num_tasks]
         draws = np.random.default_rng(self.seed).integers(len(tasks["train"]), size=len(tested))
         self._tasks = {"train": tuple(tasks["train"][i] for i in draws), "test": tested}
@@ -194,22 +197,23 @@ class PosteriorEvaluator(Scheduled):
         self, rollouts: Rollouts, learner: Any, tasks: list[Any], generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Returns and successes of each task's episodes, `[tasks, episodes]`."""
-        latents = learner.prior(len(tasks)).to(device_of(learner))
-        collected = torch.zeros(len(tasks), device=latents["latent"].device)
+        device = device_of(learner)
+        latents = learner.prior(len(tasks)).to(device)
+        collected = torch.zeros(len(tasks), device=device)
         seen: list[TensorDict] = []
-        scores: list[tuple[Tensor, Tensor]] = []
+        scores: list[list[Tensor]] = []
         while bool((active := collected < self.steps).any()):
+            if len(seen) >= self.prior_episodes:
+                latents = learner.adapt(self._context(seen, generator), latents)
+            elif seen:
+                latents = learner.prior(len(tasks)).to(device)
             experience = rollouts.collect(learner, tasks, latents["latent"], explore=False)
             experience["mask"] &= active[:, None, None]
             context = context_of(experience, self.sparse)
             collected += experience["mask"].sum((1, 2))
             told = returns(context)[:, 0].double(), successes(experience)[:, 0].double()
-            scores.append(tuple(score.where(active, torch.nan).cpu() for score in told))  # type: ignore[arg-type]
+            scores.append([score.where(active, torch.nan).cpu() for score in told])
             seen.append(context)
-            if len(seen) < self.prior_episodes:
-                latents = learner.prior(len(tasks)).to(device_of(learner))
-            else:
-                latents = learner.adapt(self._context(seen, generator), latents)
         stacked = [torch.stack(parts, 1) for parts in zip(*scores, strict=True)]
         return stacked[0], stacked[1]
 
@@ -313,7 +317,7 @@ class PosteriorEvaluator(Scheduled):
         finally:
             if short._rollouts is not None:
                 short._rollouts.close()
-        episodes = -(-self.steps // suite.spec.horizon)
+        episodes: int = -(-self.steps // suite.spec.horizon)
         return (perf_counter() - start) * len(self.splits) * episodes
 
     def close(self) -> None:
