@@ -83,7 +83,7 @@ def reaction(experience: TensorDict, own: Tensor, steps: int) -> dict[str, Any]:
 
 
 def _counted(experience: TensorDict, burn_in: int) -> Tensor:
-    mask = experience["mask"]
+    mask: Tensor = experience["mask"]
     counted = mask & (torch.arange(mask.shape[-1]) >= burn_in)
     return counted if bool(counted.any()) else mask  # episodes that are shorter than that
 

@@ -42,7 +42,7 @@ class WindowSchedule:
         learner: infers from windows (`algorithms.window_learner`).
         seed: of the tasks drawn and of the environments' random streams.
         replay: factory of the replay, called with the sizes of observation and action, and
-            `length` and `device`.
+            `length`.
         window: factory of the windows of running episodes, see `WindowRollouts`.
         tasks_per_epoch: tasks drawn in an epoch.
         episodes_at_once: episodes that run side by side; `tasks_per_epoch` if None.
@@ -111,9 +111,7 @@ class WindowSchedule:
         self.suite, self.learner = suite, learner
         self.device = next(p.device for p in learner.parameters())
         spec = suite.spec
-        self.replay = replay(
-            spec.observation_dim, spec.action_dim, length=learner.window, device=self.device
-        )
+        self.replay = replay(spec.observation_dim, spec.action_dim, length=learner.window)
         self.known = listed_tasks(suite, "train")
         self.tasks_per_epoch = tasks_per_epoch
         self._check_replay()
