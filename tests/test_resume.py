@@ -71,6 +71,23 @@ CAVIA = {
 }
 SHORT = {"ITERATIONS": 60, "HORIZON": 10}
 SIMULATORS = {"HORIZON": 10, "EPISODES_AT_ONCE": 2, "HalfCheetahSuite.workers": 2}
+WINDOWS = {
+    "ITERATIONS": 60,
+    "TASKS_PER_EPOCH": 4,
+    "INFERENCE_STEPS": 6,
+    "INFERENCE_BATCH": 8,
+    "VALIDATION_INTERVAL": 2,
+    "POLICY_STEPS": 6,
+    "BATCH_SIZE": 8,
+    "REPLAY_CAPACITY": 900,  # full after the third epoch
+    "EVALUATION_INTERVAL": 20,
+    "LOG_INTERVAL": 3,
+    "WINDOW": 4,
+    "COMPLEXITY": 1.0,
+    "HIDDEN": "(16, 16)",
+    "Logger.tensorboard": False,
+    "Checkpointer.steps": 4,
+}
 CASES = {
     "sac": ("gin/quick/mtsac_point_mass.gin", SMALL),
     "must": ("gin/quick/must_point_mass.gin", {**SMALL, **MUST}),
@@ -84,6 +101,8 @@ CASES = {
     "cavia-ct-graph": ("gin/quick/cavia_ct_graph.gin", CAVIA),
     "cavia-half-cheetah": ("gin/quick/cavia_half_cheetah.gin", {**CAVIA, **SIMULATORS}),
     "maml-ct-graph": ("gin/papers/nm_cavia/ctd2_maml.gin", CAVIA),
+    "tigr": ("gin/quick/tigr_point_robot.gin", WINDOWS),
+    "cemrl": ("gin/quick/cemrl_point_robot.gin", WINDOWS),
     "sac-meta-world": ("gin/quick/mtsac_two_tasks.gin", {**SMALL, **META_WORLD}),
     "must-meta-world": ("gin/quick/must_two_tasks.gin", {**SMALL, **META_WORLD, **MUST}),
 }
@@ -238,7 +257,8 @@ def test_ten_kills_change_nothing_on_meta_world(case, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "case", ["cavia-navigation", "cavia-ct-graph", "cavia-half-cheetah", "maml-ct-graph"]
+    "case",
+    ["cavia-navigation", "cavia-ct-graph", "cavia-half-cheetah", "maml-ct-graph", "tigr", "cemrl"],
 )
 def test_ten_kills_change_nothing_in_meta_learning(case, tmp_path):
     """Half-cheetahs live in worker processes."""
@@ -300,7 +320,7 @@ def trained(case, workdir, **changes):
     return folder, folder / "checkpoints" / f"step_{newest(folder):012d}"
 
 
-@pytest.mark.parametrize("case", ["cavia", "maml-ct-graph"])
+@pytest.mark.parametrize("case", ["cavia", "maml-ct-graph", "tigr"])
 def test_evaluation_of_a_meta_learner_changes_nothing(case, tmp_path):
     """Same parameters, environments and random streams with and without it."""
     states = []
