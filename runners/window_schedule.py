@@ -10,17 +10,14 @@ from typing import Any
 
 import gin
 import numpy as np
-import torch
 from tensordict import TensorDict
 
 from runners.ledger import Ledger
-from runners.posterior_schedule import TASK_STREAM
 from runners.regimes import WINDOW, check_loop
-from runners.rollouts import returns, successes
-from runners.task_lists import listed_tasks
-from runners.window_rollouts import WindowRollouts
+from runners.window_collector import WindowCollector
 
-PHASES = ("initial", "collect", "infer", "update")
+PHASES = ("collect", "infer", "update")
+COLLECT, INFER, UPDATE = range(3)
 
 
 @gin.configurable
@@ -81,13 +78,13 @@ class WindowSchedule:
         policy_batch: int = 256,
     ) -> None:
         horizon = suite.spec.horizon
-        self.transitions = horizon if transitions is None else transitions
-        self.initial_transitions = horizon if initial_transitions is None else initial_transitions
-        self.at_once = tasks_per_epoch if episodes_at_once is None else episodes_at_once
+        each = horizon if transitions is None else transitions
+        first = horizon if initial_transitions is None else initial_transitions
+        at_once = tasks_per_epoch if episodes_at_once is None else episodes_at_once
         numbers = {
             "tasks_per_epoch": tasks_per_epoch,
-            "episodes_at_once": self.at_once,
-            "transitions": self.transitions,
+            "episodes_at_once": at_once,
+            "transitions": each,
             "inference_steps": inference_steps,
             "inference_batch": inference_batch,
             "validation_interval": validation_interval,
@@ -98,113 +95,84 @@ class WindowSchedule:
         for name, value in numbers.items():
             if value < 1:
                 raise ValueError(f"WindowSchedule.{name} must be at least 1, got {value}")
-        if self.initial_transitions < 0:
-            raise ValueError(
-                f"WindowSchedule.initial_transitions must be at least 0, got {initial_transitions}"
-            )
+        if first < 0:
+            raise ValueError(f"WindowSchedule.initial_transitions must be at least 0, got {first}")
         check_loop("WindowSchedule", learner, WINDOW)
         if patience is not None and not hasattr(learner, "stale"):
             raise ValueError(
                 f"WindowSchedule.patience = {patience}: {type(learner).__name__} does not look for "
                 "its best encoder; bind PATIENCE to None"
             )
-        self.suite, self.learner = suite, learner
+        self.learner = learner
         self.device = next(p.device for p in learner.parameters())
         spec = suite.spec
         self.replay = replay(spec.observation_dim, spec.action_dim, length=learner.window)
-        self.known = listed_tasks(suite, "train")
-        self.tasks_per_epoch = tasks_per_epoch
-        self._check_replay()
         self.inference_steps, self.inference_batch = inference_steps, inference_batch
         self.validation_interval, self.patience = validation_interval, patience
         self.policy_steps, self.policy_batch = policy_steps, policy_batch
-        self.rollouts = WindowRollouts(suite, self.at_once, window, seed=seed)
-        stream = np.random.SeedSequence(seed, spawn_key=TASK_STREAM)
-        self._stream = np.random.Generator(np.random.PCG64(stream))
-        # What the tasks of the epoch under way were drawn from.
-        self._drawn_from = self._stream.bit_generator.state
-        # place: of the next piece in its phase; stored: transitions that this phase collected.
-        self._counts = {"phase": 0, "place": 0, "stored": 0}
-        self._tasks: tuple[Any, ...] = ()
-        self._enter(0)
+        self.collector = WindowCollector(
+            suite,
+            learner,
+            self.replay,
+            window,
+            seed=seed,
+            num_drawn=tasks_per_epoch,
+            at_once=at_once,
+            first=first,
+            each=each,
+        )
+        self._check_replay()
+        self._counts = {"phase": COLLECT, "place": 0}  # place: updates of this phase so far
 
     def _check_replay(self) -> None:
-        """Refuse a replay that cannot hold what is collected before the first update."""
-        first = max(
-            self.tasks_per_epoch * self.transitions, len(self.known) * self.initial_transitions
-        )
-        if self.replay.capacity < first:
+        """Refuse a replay that cannot hold what is collected at once."""
+        collector = self.collector
+        most = max(collector.num_drawn * collector.each, len(collector.known) * collector.first)
+        if self.replay.capacity < most:
             raise ValueError(
                 f"WindowSchedule.replay holds {self.replay.capacity} transitions, and the first "
-                f"collections bring {first}; raise REPLAY_CAPACITY (WindowReplay.capacity)"
+                f"collections bring {most}; raise REPLAY_CAPACITY (WindowReplay.capacity)"
             )
 
     @property
     def about(self) -> str:
         """The schedule, in a line."""
         return (
-            f"{self.tasks_per_epoch} tasks, {self.transitions} transitions of each; "
+            f"{self.collector.num_drawn} tasks, {self.collector.each} transitions of each; "
             f"{self.inference_steps} inference steps, {self.policy_steps} policy steps"
         )
-
-    @property
-    def pending(self) -> bool:
-        """Whether an iteration has begun and is not over."""
-        return self._counts["phase"] > 1 or self._counts["place"] > 0
-
-    @property
-    def faults(self) -> dict[str, int]:
-        """Counts of dead workers and of episodes that broke."""
-        return self.rollouts.faults
 
     @property
     def phase(self) -> str:
         """What the next piece belongs to."""
         return PHASES[self._counts["phase"]]
 
+    @property
+    def pending(self) -> bool:
+        """Whether an epoch has begun and is not over."""
+        return self.phase != "collect" or self.collector.pending
+
+    @property
+    def faults(self) -> dict[str, int]:
+        """Counts of dead workers and of episodes that broke."""
+        return self.collector.rollouts.faults
+
     def advance(self, ledger: Ledger) -> bool:
         """Do one episode of some tasks side by side, or one update; whether it was the last."""
-        phase = self.phase
-        if phase in ("initial", "collect"):
-            self._collect(ledger)
-        elif phase == "infer":
-            self._infer(ledger)
-        else:
-            self._update(ledger)
-        return phase == "update" and self.phase != "update"
+        return (self._collect, self._infer, self._update)[self._counts["phase"]](ledger)
 
     def _enter(self, phase: int) -> None:
-        """Begin a phase."""
-        if phase == 0 and not self.initial_transitions:
-            phase = 1
-        self._counts = {"phase": phase, "place": 0, "stored": 0}
-        if phase == 0:
-            self._tasks = self.known
-        elif phase == 1:
-            self._drawn_from = self._stream.bit_generator.state
-            self._tasks = self._draw()
+        self._counts = {"phase": phase, "place": 0}
 
-    def _draw(self) -> tuple[Any, ...]:
-        number, known = self.tasks_per_epoch, self.known
-        chosen = self._stream.choice(len(known), number, replace=number > len(known))
-        return tuple(known[i] for i in chosen.tolist())
+    def _collect(self, ledger: Ledger) -> bool:
+        if self.collector.advance(ledger):
+            if self.collector.initial:
+                self.collector.begin()
+            else:
+                self._enter(INFER)
+        return False
 
-    def _collect(self, ledger: Ledger) -> None:
-        groups = self.rollouts.groups(self._tasks)
-        counts = self._counts
-        with ledger.timed("collect"):
-            experience = self.rollouts.run(self.learner, groups[counts["place"] % len(groups)])
-            self.replay.extend(experience)
-        ledger.collected(experience["mask"])
-        ledger.note(_scores(experience))
-        counts["stored"] += int(experience["mask"].sum())
-        counts["place"] += 1
-        each = self.initial_transitions if self.phase == "initial" else self.transitions
-        if counts["place"] % len(groups) == 0 and counts["stored"] >= each * len(self._tasks):
-            self.learner.load_statistics(self.replay.statistics())
-            self._enter(counts["phase"] + 1)
-
-    def _infer(self, ledger: Ledger) -> None:
+    def _infer(self, ledger: Ledger) -> bool:
         counts = self._counts
         if counts["place"] == 0:
             ledger.note(self.learner.begin_phase(None))
@@ -213,7 +181,8 @@ class WindowSchedule:
         counts["place"] += 1
         if over or counts["place"] == self.inference_steps:
             ledger.note(self.learner.end_phase(None))
-            self._enter(3)
+            self._enter(UPDATE)
+        return False
 
     def _inference_step(self, ledger: Ledger, place: int) -> bool:
         """One step, with the validation that is due; whether to leave out the rest."""
@@ -227,25 +196,28 @@ class WindowSchedule:
             return False
         return bool(self.learner.stale * self.validation_interval >= self.patience)
 
-    def _update(self, ledger: Ledger) -> None:
+    def _update(self, ledger: Ledger) -> bool:
         with ledger.timed("update"):
-            batch = self._batch("all", self.policy_batch)
-            ledger.updated(self.learner.update(batch), batch)
+            self._policy_step(ledger)
         self._counts["place"] += 1
-        if self._counts["place"] == self.policy_steps:
-            self._enter(1)
+        over = self._counts["place"] == self.policy_steps
+        if over:
+            self._enter(COLLECT)
+            self.collector.begin()
+        return over
+
+    def _policy_step(self, ledger: Ledger) -> None:
+        batch = self._batch("all", self.policy_batch)
+        ledger.updated(self.learner.update(batch), batch)
 
     def _batch(self, split: str, size: int) -> TensorDict:
         batch: TensorDict = self.replay.sample(split, size).to(self.device)
         return batch
 
     def rehearse(self, ledger: Ledger, updates: int) -> tuple[float, float]:
-        """Seconds of an epoch's collection, and of a step on average; one episode of each group."""
+        """For `--dry_run`: seconds of an epoch's collection, and of an update on average."""
         marks = [perf_counter()]
-        groups = self.rollouts.groups(self._tasks)
-        experience = self.rollouts.run(self.learner, groups[0])
-        self.replay.extend(experience)
-        self.learner.load_statistics(self.replay.statistics())
+        self.collector.rehearse(ledger)
         marks.append(perf_counter())
         self.learner.begin_phase(None)
         for place in range(updates):
@@ -253,58 +225,33 @@ class WindowSchedule:
         self.learner.end_phase(None)
         marks.append(perf_counter())
         for _ in range(updates):
-            batch = self._batch("all", self.policy_batch)
-            ledger.updated(self.learner.update(batch), batch)
+            self._policy_step(ledger)
         marks.append(perf_counter())
         collecting, inferring, updating = np.diff(marks).tolist()
-        ledger.collected(experience["mask"])
-        rounds = self._rounds(self.transitions, self.tasks_per_epoch)
-        steps = self.inference_steps + self.policy_steps
-        average = (self.inference_steps * inferring + self.policy_steps * updating) / steps
-        return collecting * rounds, average / updates
+        total = self.inference_steps * inferring + self.policy_steps * updating
+        average: float = total / (self.inference_steps + self.policy_steps) / updates
+        return collecting * self.collector.rounds(initial=False), average
 
     def whole(self, iterations: int, collection: float, update: float) -> float:
         """Seconds of a run, the first collection included, from what `rehearse` measured."""
         steps = self.inference_steps + self.policy_steps
-        first = self._rounds(self.initial_transitions, len(self.known))
-        share = first / self._rounds(self.transitions, self.tasks_per_epoch)
+        share = self.collector.rounds(initial=True) / self.collector.rounds(initial=False)
         return iterations * (collection + steps * update) + share * collection
-
-    def _rounds(self, transitions: int, num_tasks: int) -> int:
-        """Rounds of episodes, full-length ones, for so many transitions of so many tasks."""
-        horizon: int = self.suite.spec.horizon
-        return -(-transitions // horizon) * -(-num_tasks // self.at_once)
 
     def state_dict(self) -> dict[str, Any]:
         """All but the replay, which the loop saves by itself."""
-        return {
-            "counts": dict(self._counts),
-            "drawn_from": self._drawn_from,
-            "rollouts": self.rollouts.state_dict(),
-        }
+        return {"counts": dict(self._counts), "collector": self.collector.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
-        tasks = [self.known[i % len(self.known)] for i in range(self.at_once)]
-        self.rollouts.load_state_dict(state["rollouts"], tasks)
-        self._counts, self._drawn_from = dict(state["counts"]), state["drawn_from"]
-        self._stream.bit_generator.state = self._drawn_from
-        self._tasks = self.known if self.phase == "initial" else self._draw()
+        self._counts = dict(state["counts"])
+        self.collector.load_state_dict(state["collector"])
 
     def refill(self) -> None:
         """Begin the epoch anew, and the first collection with it: the replay was not saved."""
-        self._stream.bit_generator.state = self._drawn_from
-        self._enter(0)
+        self._enter(COLLECT)
+        self.collector.refill()
 
     def close(self) -> None:
         """Release the environments."""
-        self.rollouts.close()
-
-
-def _scores(experience: TensorDict) -> dict[str, torch.Tensor]:
-    """Means over tasks and episodes."""
-    return {
-        "train/return": returns(experience).mean(),
-        "train/success": successes(experience).double().mean(),
-        "train/episode_length": experience["mask"].sum(-1).double().mean(),
-    }
+        self.collector.rollouts.close()

@@ -153,15 +153,15 @@ def check_common(parts, learner, schedule, wanted):
     sizes = (wanted.length, wanted.components, wanted.latent)
     assert (encoder.length, encoder.num_components, encoder.latent_dim) == sizes
     counts = tuple(len(parts["suite"].each(split)) for split in ("train", "test"))
-    assert counts == wanted.tasks == (len(schedule.known), counts[1])
-    assert (schedule.tasks_per_epoch, parts["total_steps"]) == (wanted.drawn, wanted.epochs)
+    assert counts == wanted.tasks == (len(schedule.collector.known), counts[1])
+    assert (schedule.collector.num_drawn, parts["total_steps"]) == (wanted.drawn, wanted.epochs)
     assert hidden_of(agent.actor.trunk) == hidden_of(agent.critic.trunk) == [300] * 3
     assert (agent.discount, agent.smoothing, learner.shifted) == (0.99, 0.005, False)
     groups = {**learner.groups, **agent.groups}
     assert {g.optimizer.param_groups[0]["lr"] for g in groups.values()} == {3e-4}
     assert {g.optimizer.param_groups[0]["eps"] for g in groups.values()} == {1e-8}
-    first = len(schedule.known) * schedule.initial_transitions
-    whole = first + wanted.epochs * wanted.drawn * schedule.transitions
+    first = len(schedule.collector.known) * schedule.collector.first
+    whole = first + wanted.epochs * wanted.drawn * schedule.collector.each
     capacity = schedule.replay.capacity
     assert capacity == 10_000_000 or 10_000_000 > capacity > whole
     assert schedule.validation_interval == 50
@@ -172,9 +172,9 @@ def test_every_number_of_a_run_of_tigr(name):
     wanted = TIGR_RUNS[name]
     parts, suite, learner, schedule = put_together(f"tigr/{name}")
     check_common(parts, learner, schedule, wanted)
-    assert suite.spec.horizon == schedule.transitions == schedule.initial_transitions == 200
-    steps = wanted.drawn * schedule.transitions
-    total = len(schedule.known) * schedule.initial_transitions + wanted.epochs * steps
+    assert suite.spec.horizon == schedule.collector.each == schedule.collector.first == 200
+    steps = wanted.drawn * schedule.collector.each
+    total = len(schedule.collector.known) * schedule.collector.first + wanted.epochs * steps
     assert (steps, round(total / 1e6, 2)) == (wanted.steps, wanted.millions)
     terms = {"kl": wanted.kl, "separation": wanted.separation}
     terms |= {"sparsity": wanted.sparsity, "label": wanted.label}
@@ -214,7 +214,7 @@ def test_every_number_of_a_run_of_cemrl(name):
     parts, suite, learner, schedule = put_together(f"cemrl/{name}")
     check_common(parts, learner, schedule, wanted)
     assert suite.spec.horizon == wanted.horizon
-    assert (schedule.initial_transitions, schedule.transitions) == wanted.transitions
+    assert (schedule.collector.first, schedule.collector.each) == wanted.transitions
     assert (learner.kl_weight, learner.class_weight) == wanted.weights
     dims = wanted.reconstructed
     assert learner.decoder.kept.tolist() == list(range(dims))

@@ -68,8 +68,8 @@ def test_an_epoch_piece_by_piece():
     schedule, phases = loop.schedule, []
     initial = 2  # six training tasks, four at a time
     for _ in range(initial + PIECES):
-        phases.append(schedule.phase)
-        assert loop.pending == (len(phases) > 1 and len(phases) != 3)
+        phases.append("initial" if schedule.collector.initial else schedule.phase)
+        assert loop.pending == (len(phases) not in (1, 3))
         step, metrics = next(loop)
     assert phases == ["initial"] * 2 + ["collect"] + ["infer"] * 5 + ["update"] * 3
     assert step == loop.step == 1 and loop.updates == 8 and not loop.pending
@@ -86,13 +86,13 @@ def test_an_epoch_piece_by_piece():
 def test_every_training_task_first_then_different_ones(monkeypatch):
     loop, _ = build()
     seen = []
-    original = type(loop.schedule.rollouts).run
+    original = type(loop.schedule.collector.rollouts).run
 
     def spy(self, learner, tasks, explore=True):
         seen.append([(task.name, task.goals) for task in tasks])
         return original(self, learner, tasks, explore)
 
-    monkeypatch.setattr(type(loop.schedule.rollouts), "run", spy)
+    monkeypatch.setattr(type(loop.schedule.collector.rollouts), "run", spy)
     run(loop, 2 + 2 * PIECES)
     known = [(task.name, task.goals) for task in SUITE.each("train")]
     assert seen[0] + seen[1] == known
@@ -104,7 +104,7 @@ def test_every_training_task_first_then_different_ones(monkeypatch):
 def test_more_tasks_than_there_are_come_again():
     loop, _ = build(tasks_per_epoch=9)
     run(loop, 1)
-    assert len(loop.schedule._tasks) == 9
+    assert len(loop.schedule.collector.tasks) == 9
 
 
 @pytest.mark.parametrize(("initial", "each", "rounds"), [(0, 12, 3), (5, 5, 1), (11, 6, 2)])
@@ -113,7 +113,7 @@ def test_transitions_of_each_task(initial, each, rounds):
     loop, _ = build(initial_transitions=initial, transitions=each, episodes_at_once=2)
     schedule, phases = loop.schedule, []
     while not phases or phases[-1] != "infer":
-        phases.append(schedule.phase)
+        phases.append("initial" if schedule.collector.initial else schedule.phase)
         next(loop)
     assert phases.count("initial") == 3 * -(-initial // 5)
     assert phases.count("collect") == 2 * rounds
@@ -221,10 +221,10 @@ def test_a_run_without_its_replay_collects_anew():
     state = {name: part for name, part in loop.state_dict().items() if name != "replay"}
     again, _ = build()
     again.load_state_dict(state)
-    tasks = loop.schedule._tasks
-    assert again.schedule.phase == "initial" and len(again.replay) == 0
+    tasks = loop.schedule.collector.tasks
+    assert again.schedule.collector.initial and len(again.replay) == 0
     run(again, 2)
-    assert again.schedule.phase == "collect" and again.schedule._tasks == tasks
+    assert not again.schedule.collector.initial and again.schedule.collector.tasks == tasks
 
 
 def test_rehearsal():
