@@ -73,6 +73,10 @@ def test_exit_code_2_and_one_line(case, tmp_path, capsys, monkeypatch):
 
 NAVIGATION = "--gin_file=gin/quick/cavia_navigation.gin"
 CT_GRAPH = "--gin_file=gin/quick/cavia_ct_graph.gin"
+POINT_ROBOT = "--gin_file=gin/quick/pearl_point_robot.gin"
+POSTERIOR = "--gin_file=gin/runners/posterior_schedule.gin"
+PEARL = "--gin_file=gin/algorithms/pearl.gin"
+LATENT_MLP = "--gin_file=gin/networks/latent_mlp.gin"
 META_LOOP = "--gin_file=gin/runners/meta_on_policy.gin"
 CAVIA = "--gin_file=gin/algorithms/cavia.gin"
 MTSAC = "--gin_file=gin/quick/mtsac_point_mass.gin"
@@ -130,6 +134,58 @@ BAD_META = {
     "evaluator of other learners": (
         [NAVIGATION, "--gin=train.evaluator = @Evaluator()"],
         ["Evaluator", "CAVIA", "train.evaluator = @MetaEvaluator()"],
+    ),
+    "plain learner in the off-policy meta loop": (
+        [MTSAC, POSTERIOR],
+        ["MetaOffPolicyLoop", "SAC", "gin/runners/off_policy.gin"],
+    ),
+    "on-policy meta-learner in the off-policy meta loop": (
+        [NAVIGATION, POSTERIOR],
+        ["MetaOffPolicyLoop", "CAVIA", "gin/runners/meta_on_policy.gin"],
+    ),
+    "PEARL in the on-policy meta loop": (
+        [POINT_ROBOT, META_LOOP],
+        ["MetaOnPolicyLoop", "PEARL", "gin/runners/posterior_schedule.gin"],
+    ),
+    "PEARL in the off-policy loop": (
+        [MTSAC, LATENT_MLP, PEARL],
+        ["OffPolicyLoop", "PEARL", "gin/runners/posterior_schedule.gin"],
+    ),
+    "PEARL before CAVIA's evaluator": (
+        [POINT_ROBOT, "--gin=train.evaluator = @MetaEvaluator()"],
+        ["MetaEvaluator", "PEARL", "train.evaluator = @PosteriorEvaluator()"],
+    ),
+    "CAVIA before PEARL's evaluator": (
+        [POSTERIOR, NAVIGATION, "--gin=train.evaluator = @PosteriorEvaluator()"],
+        ["PosteriorEvaluator", "CAVIA", "train.evaluator = @MetaEvaluator()"],
+    ),
+    "PEARL without a latent for its networks": (
+        [POINT_ROBOT, "--gin=Actor.task_key = 'task_id'"],
+        ["PEARL.actor", "task_id", "gin/networks/latent_mlp.gin"],
+    ),
+    "PEARL with another replay": (
+        [
+            POINT_ROBOT,
+            "--gin=import buffers.task_replay",
+            "--gin=PosteriorSchedule.replay = @TaskReplay",
+        ],
+        ["PosteriorSchedule.replay", "TaskReplay", "@ContextReplay"],
+    ),
+    "PEARL with a replay too small": (
+        [POINT_ROBOT, "--gin=REPLAY_CAPACITY = 400"],
+        ["ContextReplay.capacity", "10 transitions", "set it to 4760"],
+    ),
+    "sparse rewards where there are none": (
+        [POINT_ROBOT, "--gin=SPARSE = True"],
+        ["sparse_context", "point-robot", "False"],
+    ),
+    "PEARL, discrete actions": (
+        [POINT_ROBOT, "--gin_file=gin/envs/ct_graph_d2.gin"],
+        ["MetaOffPolicyLoop", "ct-graph-d2", "discrete", "gin/runners/meta_on_policy.gin"],
+    ),
+    "nothing for contexts to come from": (
+        [POINT_ROBOT, "--gin=PRIOR_STEPS = 0"],
+        ["PosteriorSchedule.prior_steps", "posterior_steps"],
     ),
     "off-policy learner, discrete actions": (
         [MTSAC, "--gin_file=gin/envs/ct_graph_d2.gin"],
@@ -275,7 +331,7 @@ class TestGoodInput:
         repeat = [f"--gin_file={folder / 'operative.gin'}", f"--workdir={tmp_path / 'again'}"]
         assert train.main(["train", *repeat]) == 0
 
-    @pytest.mark.parametrize("file", [POINT_MASS, CT_GRAPH])
+    @pytest.mark.parametrize("file", [POINT_MASS, CT_GRAPH, POINT_ROBOT])
     def test_dry_run(self, file, tmp_path, capsys):
         assert train.main(["train", file, f"--workdir={tmp_path}", "--dry_run"]) == 0
         assert "all parts work" in capsys.readouterr().out

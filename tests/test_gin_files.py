@@ -38,7 +38,12 @@ SAMPLE = (
     "melts_gauss.gin",
     "cemrl/cheetah_five.gin",
     "cemrl/ml10.gin",
+    "sparse_point_robot.gin",
+    "hopper_parameters.gin",
+    "ml1push_nm.gin",
 )
+FAMILIES = ("ptsl", "dendrites", "nm_cavia", "pearl", "nm_pearl", "tigr", "cemrl")
+"""Folders of published runs most of which differ in numbers alone."""
 NUM_TASKS = {"mt10": 10, "mt25": 25, "mt50": 50, "mt1": 1}
 
 
@@ -49,6 +54,8 @@ def reduced(file):
         return _flags(_reduced_window(text))
     if "runners/meta_on_policy.gin" in text:
         return _flags(_reduced_meta(text))
+    if "runners/posterior_schedule.gin" in text:
+        return _flags(_reduced_posterior(text))
     tasks = next((n for name, n in NUM_TASKS.items() if f"envs/{name}.gin" in text), 2)
     if "envs/tasks.gin" in text:
         tasks = 10
@@ -125,7 +132,39 @@ def _reduced_window(text):
     }
     for suite in ("MetaWorldSuite", "RobotSuite"):
         values[f"{suite}.workers"] = 0 if f"@{suite}" in text else None
-    if "envs/ml45.gin" in text:
+    if "envs/ml45.gin" in text or "envs/ml10.gin" in text:
+        values |= {"MetaWorldSuite.benchmark": "'ML1'", "MetaWorldSuite.task": "'push-v3'"}
+    return values
+
+
+def _reduced_posterior(text):
+    """The same for PEARL; one class of Meta-World stands for several."""
+    values = {
+        "ITERATIONS": 2,
+        "TASKS_PER_ITERATION": 2,
+        "INITIAL_STEPS": 5,
+        "PRIOR_STEPS": 5,
+        "POSTERIOR_STEPS": 5,
+        "EXTRA_STEPS": 5,
+        "UPDATES": 2,
+        "META_BATCH": 2,
+        "BATCH_SIZE": 4,
+        "CONTEXT_SIZE": 4,
+        "REPLAY_CAPACITY": 10000,
+        "TRAIN_GOALS": 4,
+        "TEST_TASKS": 2,
+        "EVALUATION_STEPS": 10,
+        "PRIOR_EPISODES": 1,
+        "REPETITIONS": 1,
+        "EVALUATION_INTERVAL": 10**9,
+        "HIDDEN": "(16, 16)",
+        "ENCODER_HIDDEN": "(16, 16)",
+        "HORIZON": 5,
+        "Logger.tensorboard": False,
+    }
+    for suite in ("MetaWorldSuite", "RobotSuite"):
+        values[f"{suite}.workers"] = 0 if f"@{suite}" in text else None
+    if "envs/ml45.gin" in text or "envs/ml10.gin" in text:
         values |= {"MetaWorldSuite.benchmark": "'ML1'", "MetaWorldSuite.task": "'push-v3'"}
     return values
 
@@ -150,7 +189,7 @@ def _whole(file):
 def _runs():
     """Every file, the published runs that differ from others in numbers alone marked slow."""
     for file in FILES:
-        many = file.parent.name in ("ptsl", "dendrites", "nm_cavia", "tigr", "cemrl")
+        many = file.parent.name in FAMILIES
         slow = many and not any(file.match(pattern) for pattern in SAMPLE)
         yield pytest.param(file, marks=pytest.mark.slow if slow else (), id=str(file))
 

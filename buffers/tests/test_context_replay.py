@@ -97,6 +97,7 @@ def test_equals_a_list_per_task() -> None:
 def test_invariant_15_contexts_are_of_the_last_collection() -> None:
     """Cleared, collected for it and beyond: the extra data is learnt from, and is no context."""
     buffer = replay(capacity=300, context_capacity=100)
+    assert (buffer.task_capacity, buffer.task_context_capacity) == (100, 100)
     tasks = torch.arange(N)
     first, prior, extra = (experience(N, 1, 4, seed=n, masked=False) for n in range(3))
     buffer.extend(first, tasks, context=True)

@@ -1,0 +1,305 @@
+"""PEARL with its own networks, replay and environments, and the gin parts that put them together.
+
+Numbers of invariants are those of its specification.
+"""
+
+import copy
+import functools
+import importlib
+from typing import NamedTuple
+
+import gin
+import pytest
+import torch
+from tensordict import TensorDict
+
+from algorithms.pearl import PEARL
+from buffers.context_replay import ContextReplay
+from envs.point_robots import PointRobotSuite
+from networks.actor import Actor
+from networks.critic import Critic
+from networks.latent_mlp import LatentMLP
+from networks.neuromodulated_mlp import NeuromodulatedMLP
+from networks.set_encoder import SetEncoder
+from runners import config
+from runners.meta_off_policy import MetaOffPolicyLoop
+from runners.posterior_evaluation import PosteriorEvaluator
+from runners.posterior_schedule import PosteriorSchedule
+
+TASKS, ROWS, CONTEXT, HIDDEN = 3, 4, 6, (8, 8)
+NETWORKS = pytest.mark.parametrize("gated", [False, True])
+VALUES = pytest.mark.parametrize("values", ["state", "twin"])
+
+
+class Sizes(NamedTuple):
+    observation_dim: int = 2
+    action_dim: int = 2
+    num_tasks: int = TASKS
+
+
+def build(gated=False, values="state", sizes=None, hidden=HIDDEN, encoder=None, **options):
+    torch.manual_seed(0)
+    plain = functools.partial(LatentMLP, hidden=hidden)
+    policy = functools.partial(NeuromodulatedMLP, hidden=hidden) if gated else plain
+    return PEARL(
+        sizes or Sizes(),
+        encoder=functools.partial(SetEncoder, hidden=hidden, **(encoder or {})),
+        actor=functools.partial(Actor, trunk=policy, task_key="latent"),
+        critic=functools.partial(Critic, trunk=plain, task_key="latent"),
+        value=plain if values == "state" else None,
+        **options,
+    )
+
+
+def transitions(rows, seed):
+    torch.manual_seed(seed)
+    shape = (TASKS, rows)
+    following = {
+        "observation": torch.randn(*shape, 2),
+        "reward": torch.randn(*shape, 1),
+        "terminated": torch.rand(*shape, 1) < 0.3,
+    }
+    fields = {
+        "observation": torch.randn(*shape, 2),
+        "action": torch.rand(*shape, 2) * 2 - 1,
+        "next": TensorDict(following, shape),
+    }
+    return TensorDict(fields, shape)
+
+
+def made_up(seed=0):
+    parts = {"transitions": transitions(ROWS, seed), "context": transitions(CONTEXT, seed + 1)}
+    return TensorDict(parts, [TASKS])
+
+
+def shaken(learner):
+    """Last layers begin so small that hardly a gradient comes through them."""
+    torch.manual_seed(7)
+    with torch.no_grad():
+        for parameter in learner.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return learner
+
+
+@NETWORKS
+@VALUES
+@pytest.mark.parametrize("bottleneck", [True, False])
+def test_invariant_3_who_moves(gated, values, bottleneck):
+    """An update with one learning rate at a time: that group moves, and no other."""
+    learner = shaken(build(gated, values, encoder={"bottleneck": bottleneck}))
+    for moving in learner.groups:
+        one = copy.deepcopy(learner)
+        for name, group in one.groups.items():
+            group.optimizer.param_groups[0]["lr"] = 0.1 if name == moving else 0.0
+        one.smoothing = 1e-30
+        one.update(made_up())
+        part = "log_alpha" if moving == "alpha" else f"{moving}."
+        for (name, old), new in zip(learner.named_parameters(), one.parameters(), strict=True):
+            changed = not torch.equal(old, new)
+            assert not changed or name.startswith(part), (moving, name)
+        mine = [n for n, p in one.named_parameters() if n.startswith(part)]
+        start = dict(learner.named_parameters())
+        assert any(not torch.equal(start[n], dict(one.named_parameters())[n]) for n in mine)
+
+
+@pytest.mark.parametrize("next_observation", [False, True])
+def test_invariant_3_critics_that_ignore_the_latent_teach_the_encoder_nothing(next_observation):
+    learner = shaken(build(kl_weight=0.0, encoder={"next_observation": next_observation}))
+    for blind in (False, True):
+        if blind:
+            with torch.no_grad():  # the columns of the first layer that read z
+                learner.critic.trunk.linears()[0].weight[..., 4:] = 0.0
+        seen = {}
+        for group in learner.groups.values():
+            group.optimizer.param_groups[0]["lr"] = 0.0
+        norms = learner.update(made_up())
+        seen[blind] = norms["grad_norm/encoder"]
+        assert (seen[blind] == 0) == blind
+
+
+def test_all_tasks_at_once_equal_one_by_one():
+    learner, batch = shaken(build()), made_up()
+    experience = batch["context"]
+    whole = learner.adapt(experience, learner.prior(TASKS))
+    for i in range(TASKS):
+        alone = learner.adapt(experience[i : i + 1], learner.prior(1))
+        for key in ("mean", "variance"):
+            torch.testing.assert_close(whole[key][i : i + 1], alone[key])
+
+
+def test_more_experience_narrows_the_posterior():
+    learner, experience = build(), transitions(40, 0)
+    few, many = (learner.adapt(experience[:, :n], learner.prior(TASKS)) for n in (4, 40))
+    assert (many["variance"] < few["variance"]).all()
+    assert (few["variance"] < learner.prior(TASKS)["variance"]).all()
+
+
+def run_of(learner, suite, kind="dense", **options):
+    """A loop at a size for tests."""
+    replay = functools.partial(
+        ContextReplay, capacity=40_000, meta_batch=8, batch_size=64, context_size=32, seed=0
+    )
+    schedule = functools.partial(
+        PosteriorSchedule,
+        replay=replay,
+        **{
+            "initial_steps": 100,
+            "prior_steps": 100,
+            "extra_steps": 100,
+            "updates_per_iteration": 200,
+            **options,
+        },
+    )
+    return MetaOffPolicyLoop(suite, learner, schedule=schedule)
+
+
+SMALL = {"initial_steps": 10, "prior_steps": 10, "extra_steps": 10, "updates_per_iteration": 4}
+
+
+def same(one, other, path=""):
+    assert type(one) is type(other), path
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key in one:
+            same(one[key], other[key], f"{path}/{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), path
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            same(*pair, f"{path}/{index}")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), path
+    else:
+        assert one == other, path
+
+
+@NETWORKS
+@pytest.mark.parametrize("extra", [0, 2])
+def test_resume_is_exact(gated, extra):
+    """Four iterations, or some pieces of one more, equal two, a restart and two."""
+    suite = PointRobotSuite(sizes=(4, 2), horizon=5)
+    ends = []
+    for restart in (False, True):
+        torch.manual_seed(1)
+        learner = build(gated)
+        loop = run_of(learner, suite, **SMALL)
+        told = []
+        while loop.step < 2:
+            told.append(next(loop))
+        told += [next(loop) for _ in range(extra)]
+        if restart:
+            states = copy.deepcopy((loop.state_dict(), learner.state_dict()))
+            stream = torch.get_rng_state()
+            loop.close()
+            torch.manual_seed(99)
+            learner = build(gated)
+            loop = run_of(learner, suite, **SMALL)
+            loop.load_state_dict(states[0])
+            learner.load_state_dict(states[1])
+            torch.set_rng_state(stream)
+        while loop.step < 4:
+            told.append(next(loop))
+        metrics = [
+            (step, {k: float(v) for k, v in values.items() if not k.startswith("perf/")})
+            for step, values in told
+        ]
+        ends.append((loop.state_dict(), learner.state_dict(), torch.get_rng_state(), metrics))
+        loop.close()
+    same(*ends)
+
+
+def assembled(tmp_path, *parts):
+    importlib.import_module("runners.training")  # as the entry point does
+    file = tmp_path / "parts.gin"
+    file.write_text("".join(f"include 'gin/{part}.gin'\n" for part in parts))
+    config.parse([file])
+    return gin.query_parameter("train.algorithm").scoped_configurable_fn(Sizes(17, 3))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("network", ["latent_mlp", "neuromodulated_mlp"])
+def test_parts_stand_in_any_order(network, order, tmp_path):
+    made = assembled(tmp_path, *(f"networks/{network}", "algorithms/pearl")[::order])
+    gated = network == "neuromodulated_mlp"
+    assert type(made.actor.trunk) is (NeuromodulatedMLP if gated else LatentMLP)
+    assert type(made.critic.trunk) is type(made.value) is LatentMLP
+    assert made.latent_dim == 5 and made.prior(2)["latent"].shape == (2, 5)
+    bounds = [made.value.linears()[-1].weight.abs().max().item()]
+    last = made.actor.trunk.last if gated else made.actor.trunk.linears()[-1]
+    bounds.append(last.weight.abs().max().item())
+    assert 0.002 < bounds[0] <= 0.003 and 0.0009 < bounds[1] <= 0.001
+    unread = [line for line in config.unused_bindings() if "train.algorithm" not in line]
+    assert not unread
+
+
+ROBOTS = {"sizes": (40, 10), "horizon": 20}
+WIDE = (64, 64)
+FAST = {"hidden": WIDE, "learning_rate": 1e-3, "reward_scale": 100.0}
+
+
+def trained(learner, iterations):
+    """Returns of the first and the third episode of test tasks, after training."""
+    torch.manual_seed(0)
+    suite = PointRobotSuite(**ROBOTS)
+    loop = run_of(learner, suite)
+    while loop.step < iterations:
+        next(loop)
+    loop.close()
+    evaluator = PosteriorEvaluator(steps=60, repetitions=4, splits=("test",))
+    metrics = evaluator(suite, learner)
+    evaluator.close()
+    return metrics["eval/return_before"], metrics["eval/return"]
+
+
+@pytest.mark.slow
+def test_posterior_episodes_find_the_goal():
+    """The levels of the specification: -21 random, -16 without the task, -5.3 with the goal."""
+    before, after = trained(build(**FAST), 30)
+    assert after >= -10.0 and after >= before + 4.0
+
+
+@pytest.mark.slow
+def test_invariant_21_without_information_it_is_no_better_than_one_who_knows_no_task():
+    """An encoder that is shown zeros alone."""
+    learner = build(**FAST)
+    forward = learner.encoder.forward
+    learner.encoder.forward = lambda context: forward(context.apply(torch.zeros_like))
+    _, after = trained(learner, 15)
+    assert after < -14.5
+
+
+@pytest.mark.slow
+def test_invariant_19_with_the_goal_for_a_latent_it_solves_the_task():
+    """The half that is reinforcement learning: the encoder's answer is the task itself."""
+    suite = PointRobotSuite(**ROBOTS)
+    goals = torch.tensor([suite.specification(task).tolist() for task in suite.each()])
+    learner = build(encoder={"latent_dim": 2, "bottleneck": False}, **FAST)
+    loop = run_of(learner, suite)
+    schedule = loop.schedule
+    replay, sample = schedule.replay, schedule.replay.sample
+    told = {}
+
+    def remembered(tasks=None):
+        batch = sample(tasks)
+        told["latent"] = goals[batch["task_id"]]
+        return batch
+
+    replay.sample = remembered
+    zero = learner.encoder.layers.linears()[-1]
+    learner.encoder.sample = lambda posterior: told["latent"] + 0.0 * zero.bias.sum()
+    run, places = schedule.collector._run, {}
+
+    def watched(ledger, numbers, latent, rows, when):
+        return run(ledger, numbers, goals[list(numbers)], rows, when)
+
+    schedule.collector._run = watched
+    learner.prior = lambda n: TensorDict({"latent": torch.zeros(n, 2)}, [n])
+    learner.adapt = lambda experience, prior: prior
+    torch.manual_seed(0)
+    while loop.step < 20:
+        next(loop)
+    evaluator = PosteriorEvaluator(steps=20, repetitions=4, splits=("test",))
+    tested = torch.tensor([suite.specification(task).tolist() for task in suite.each("test")])
+    places["latent"] = tested.repeat_interleave(4, 0)
+    learner.prior = lambda n: TensorDict({"latent": places["latent"]}, [n])
+    assert evaluator(suite, learner)["eval/return"] > -7.0
+    loop.close(), evaluator.close()
