@@ -131,7 +131,7 @@ class TIGR(WindowLearner):
             "sparsity": sparsity(latent),
             "separation": separation(mixture, self.separation_bound),
         }
-        if label is not None:
+        if label is not None and self.labelled:
             terms["label"] = label_loss(mixture.logits, label)
         loss = self.weights[0] * state + self.weights[1] * reward
         for name, term in terms.items():
@@ -146,7 +146,7 @@ class TIGR(WindowLearner):
         """Take over the weights that follow from V_s and V_r."""
         total = self.weights[0] * state + self.weights[1] * reward
         total = total + self.term_weights["kl"] * self.encoder.divergence(mixture).sum(-1).mean()
-        if label is not None:
+        if label is not None and self.labelled:
             total = total + self.term_weights["label"] * label_loss(mixture.logits, label).mean()
         if self.weighting != "fixed":
             errors = torch.stack((state, reward))

@@ -207,10 +207,13 @@ def test_transitions_can_stay_as_they_are(build, windows):
     assert learner.infer(windows)["health/nonfinite"] == 0
 
 
-def test_families_need_a_component_each(build, dims, inference_parts):
+def test_families_need_a_component_each(build, inference_parts, windows):
     few = partial(inference_parts["encoder"], num_components=3)
     with pytest.raises(
         ValueError, match="TIGR.label_weight = 0.1 needs a component for each of the 4"
     ):
         build(TIGR, encoder=few)
-    build(TIGR, encoder=few, label_weight=0.0)
+    windows["family"][-1, -1] = 3
+    learner = build(TIGR, encoder=few, label_weight=0.0)
+    assert "loss/label" not in learner.infer(windows) and not learner.labelled
+    learner.validate(windows)
