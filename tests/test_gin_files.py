@@ -124,7 +124,7 @@ def _reduced_window(text):
         "REPLAY_CAPACITY": 1000,
         "EVALUATION_INTERVAL": 10**9,
         "WINDOW": 3,
-        "COMPLEXITY": 0.2,
+        "COMPLEXITY": 0.5,
         "HIDDEN": "(16, 16)",
         "HORIZON": 5,
         "WindowEvaluator.num_tasks": 2,
