@@ -6,6 +6,7 @@ Numbers of invariants are those of its specification.
 import copy
 import functools
 import importlib
+import json
 from typing import NamedTuple
 
 import gin
@@ -21,7 +22,7 @@ from networks.critic import Critic
 from networks.latent_mlp import LatentMLP
 from networks.neuromodulated_mlp import NeuromodulatedMLP
 from networks.set_encoder import SetEncoder
-from runners import config
+from runners import config, evaluate, train
 from runners.meta_off_policy import MetaOffPolicyLoop
 from runners.posterior_evaluation import PosteriorEvaluator
 from runners.posterior_schedule import PosteriorSchedule
@@ -229,6 +230,47 @@ def test_parts_stand_in_any_order(network, order, tmp_path):
     assert 0.002 < bounds[0] <= 0.003 and 0.0009 < bounds[1] <= 0.001
     unread = [line for line in config.unused_bindings() if "train.algorithm" not in line]
     assert not unread
+
+
+TINY = {
+    "PointRobotSuite.sizes": "(6, 3)",
+    "HORIZON": 5,
+    "ITERATIONS": 2,
+    "TASKS_PER_ITERATION": 2,
+    "INITIAL_STEPS": 5,
+    "PRIOR_STEPS": 5,
+    "EXTRA_STEPS": 10,
+    "UPDATES": 2,
+    "META_BATCH": 2,
+    "BATCH_SIZE": 4,
+    "CONTEXT_SIZE": 4,
+    "EVALUATION_STEPS": 15,
+    "HIDDEN": HIDDEN,
+    "ENCODER_HIDDEN": HIDDEN,
+    "Logger.tensorboard": False,
+}
+
+
+def test_a_run_is_evaluated_from_its_folder(tmp_path, capsys):
+    file = "gin/quick/pearl_point_robot.gin"
+    flags = [f"--gin={name} = {value}" for name, value in TINY.items()]
+    assert train.main(["train", f"--gin_file={file}", f"--workdir={tmp_path}", *flags]) == 0
+    run = tmp_path / "pearl_point_robot" / "seed_0"
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-2])
+    assert last["step"] == 2 and last["updates"] == 4 and last["env_steps"] == 6 * 5 + 2 * 30
+    capsys.readouterr()
+    assert evaluate.main(["evaluate", str(run)]) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["split", "episode", "latent", "return", "±95 %", "success"]
+    assert [line[:3] for line in lines[-2:]] == [
+        [s, "last", "posterior"] for s in ("train", "test")
+    ]
+    result = json.loads((run / "eval/evaluate_2_seed_0.json").read_text())
+    assert result == json.loads((run / "eval/2.json").read_text())  # of the run itself
+    assert [len(task["returns"]) for task in result["splits"]["test"]["tasks"]] == [2] * 3
+    assert evaluate.main(["evaluate", str(run), "--episodes=1", "--seed=3"]) == 0
+    other = json.loads((run / "eval/evaluate_2_seed_3.json").read_text())
+    assert other["repetitions"] == 1 and other["seed"] == 3
 
 
 ROBOTS = {"sizes": (40, 10), "horizon": 20}
