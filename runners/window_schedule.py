@@ -106,6 +106,11 @@ class WindowSchedule:
         self.learner = learner
         self.device = next(p.device for p in learner.parameters())
         spec = suite.spec
+        kind = getattr(replay, "__name__", "")
+        if kind and not hasattr(replay, "statistics"):
+            raise ValueError(
+                f"WindowSchedule.replay: {kind} draws no windows; bind it to @WindowReplay"
+            )
         self.replay = replay(spec.observation_dim, spec.action_dim, length=learner.window)
         self.inference_steps, self.inference_batch = inference_steps, inference_batch
         self.validation_interval, self.patience = validation_interval, patience
