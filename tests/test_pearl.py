@@ -135,10 +135,10 @@ def test_more_experience_narrows_the_posterior():
     assert (few["variance"] < learner.prior(TASKS)["variance"]).all()
 
 
-def run_of(learner, suite, kind="dense", **options):
+def run_of(learner, suite, **options):
     """A loop at a size for tests."""
     replay = functools.partial(
-        ContextReplay, capacity=40_000, meta_batch=8, batch_size=64, context_size=32, seed=0
+        ContextReplay, capacity=40_000, meta_batch=16, batch_size=64, context_size=32, seed=0
     )
     schedule = functools.partial(
         PosteriorSchedule,
@@ -275,7 +275,7 @@ def test_a_run_is_evaluated_from_its_folder(tmp_path, capsys):
 
 ROBOTS = {"sizes": (40, 10), "horizon": 20}
 WIDE = (64, 64)
-FAST = {"hidden": WIDE, "learning_rate": 1e-3, "reward_scale": 100.0}
+FAST = {"hidden": WIDE, "learning_rate": 1e-3, "reward_scale": 20.0, "discount": 0.9}
 
 
 def trained(learner, iterations):
