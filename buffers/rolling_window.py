@@ -1,5 +1,6 @@
 """The last transitions of running episodes, as `WindowReplay` would return them later."""
 
+import gin
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
@@ -7,6 +8,7 @@ from torch import Tensor
 from buffers.transition_rows import TransitionRows
 
 
+@gin.configurable
 class RollingWindow:
     """For each environment the last `length` transitions of its episode, padded on the left.
 

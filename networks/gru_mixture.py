@@ -90,7 +90,8 @@ class GRUMixtureEncoder(nn.Module):
         features = int(complexity * width)
         if features < 1:
             raise ValueError(f"complexity must give a feature at least, got {complexity}")
-        self.length, self.scale, self.selection = length, scale, selection
+        self.length, self.latent_dim, self.num_components = length, latent_dim, num_components
+        self.scale, self.selection = scale, selection
         self.mask_padding = mask_padding
         self.backbone = backbone(width, length, features)
         self.head = head(features, num_components, latent_dim)

@@ -88,7 +88,7 @@ class Rollouts:
             for _ in range(self.episodes // self.at_once)
         ]
         longest = max(part.shape[2] for part in rounds)
-        return torch.cat([_padded(part, longest) for part in rounds], 1)
+        return torch.cat([padded(part, longest) for part in rounds], 1)
 
     def _round(self, vector: Any, learner: Acting, latent: Tensor, explore: bool) -> TensorDict:
         shape, steps = (self.num_tasks, self.at_once), []
@@ -204,7 +204,7 @@ def successes(experience: TensorDict, last: bool = False) -> Tensor:
     return at_the_end
 
 
-def _padded(experience: TensorDict, length: int) -> TensorDict:
+def padded(experience: TensorDict, length: int) -> TensorDict:
     """The experience with time `length`, zeros behind."""
     missing = length - experience.shape[2]
     if not missing:

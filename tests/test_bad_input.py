@@ -83,6 +83,9 @@ META_LOOP = "--gin_file=gin/runners/meta_on_policy.gin"
 CAVIA = "--gin_file=gin/algorithms/cavia.gin"
 MTSAC = "--gin_file=gin/quick/mtsac_point_mass.gin"
 
+FAMILIES = "--gin_file=gin/quick/tigr_point_robot.gin"
+WINDOWS = "--gin_file=gin/runners/window_schedule.gin"
+
 BAD_META = {
     "classes that cannot share the tasks": (
         ["--gin_file=gin/nm_cavia_ml45.gin", "--gin=META_BATCH = 20"],
@@ -188,6 +191,46 @@ BAD_META = {
     "nothing for contexts to come from": (
         [POINT_ROBOT, "--gin=PRIOR_STEPS = 0"],
         ["PosteriorSchedule.prior_steps", "posterior_steps"],
+    ),
+    "TIGR in the on-policy meta loop": (
+        [FAMILIES, META_LOOP],
+        ["MetaOnPolicyLoop", "TIGR", "gin/runners/window_schedule.gin"],
+    ),
+    "TIGR under PEARL's schedule": (
+        [FAMILIES, POSTERIOR],
+        ["PosteriorSchedule", "TIGR", "gin/runners/window_schedule.gin"],
+    ),
+    "PEARL under TIGR's schedule": (
+        [POINT_ROBOT, WINDOWS],
+        ["WindowSchedule", "PEARL", "gin/runners/posterior_schedule.gin"],
+    ),
+    "TIGR before PEARL's evaluator": (
+        [POSTERIOR, FAMILIES, "--gin=train.evaluator = @PosteriorEvaluator()"],
+        ["PosteriorEvaluator", "TIGR", "train.evaluator = @WindowEvaluator()"],
+    ),
+    "PEARL before TIGR's evaluator": (
+        [WINDOWS, POINT_ROBOT, "--gin=train.evaluator = @WindowEvaluator()"],
+        ["WindowEvaluator", "PEARL", "train.evaluator = @PosteriorEvaluator()"],
+    ),
+    "TIGR without a latent for its networks": (
+        [FAMILIES, "--gin=Critic.task_key = 'task_id'"],
+        ["LatentSAC.critic", "task_id", "gin/networks/latent_mlp.gin"],
+    ),
+    "TIGR with another replay": (
+        [FAMILIES, "--gin=import buffers.task_replay", "--gin=WindowSchedule.replay = @TaskReplay"],
+        ["WindowSchedule.replay", "TaskReplay", "@WindowReplay"],
+    ),
+    "TIGR with a replay too small": (
+        [FAMILIES, "--gin=REPLAY_CAPACITY = 400"],
+        ["WindowSchedule.replay", "400 transitions", "bring 800", "REPLAY_CAPACITY"],
+    ),
+    "TIGR with more families than components": (
+        [FAMILIES, "--gin=NUM_COMPONENTS = 1"],
+        ["TIGR.label_weight", "2 families", "NUM_COMPONENTS", "LABEL_WEIGHT"],
+    ),
+    "patience of a learner that keeps no best encoder": (
+        [FAMILIES, "--gin=PATIENCE = 100"],
+        ["WindowSchedule.patience", "TIGR", "PATIENCE to None"],
     ),
     "off-policy learner, discrete actions": (
         [MTSAC, "--gin_file=gin/envs/ct_graph_d2.gin"],

@@ -35,16 +35,23 @@ SAMPLE = (
     "cheetahvel_nm.gin",
     "ctd2_*maml.gin",
     "ctd3_nm.gin",
+    "melts_gauss.gin",
+    "cemrl/cheetah_five.gin",
+    "cemrl/ml10.gin",
     "sparse_point_robot.gin",
     "hopper_parameters.gin",
     "ml1push_nm.gin",
 )
+FAMILIES = ("ptsl", "dendrites", "nm_cavia", "pearl", "nm_pearl", "tigr", "cemrl")
+"""Folders of published runs most of which differ in numbers alone."""
 NUM_TASKS = {"mt10": 10, "mt25": 25, "mt50": 50, "mt1": 1}
 
 
 def reduced(file):
     """Bindings that make any experiment small; each names a macro or a part it has."""
     text = _whole(file)
+    if "runners/window_schedule.gin" in text:
+        return _flags(_reduced_window(text))
     if "runners/meta_on_policy.gin" in text:
         return _flags(_reduced_meta(text))
     if "runners/posterior_schedule.gin" in text:
@@ -103,6 +110,33 @@ def _reduced_meta(text):
     return values
 
 
+def _reduced_window(text):
+    """The same for a learner that infers from windows."""
+    values = {
+        "ITERATIONS": 2,
+        "TASKS_PER_EPOCH": 2,
+        "INITIAL_TRANSITIONS": 0,
+        "TRANSITIONS": 5,
+        "INFERENCE_STEPS": 2,
+        "INFERENCE_BATCH": 4,
+        "POLICY_STEPS": 2,
+        "BATCH_SIZE": 4,
+        "REPLAY_CAPACITY": 1000,
+        "EVALUATION_INTERVAL": 10**9,
+        "WINDOW": 3,
+        "COMPLEXITY": 0.5,
+        "HIDDEN": "(16, 16)",
+        "HORIZON": 5,
+        "WindowEvaluator.num_tasks": 2,
+        "Logger.tensorboard": False,
+    }
+    for suite in ("MetaWorldSuite", "RobotSuite"):
+        values[f"{suite}.workers"] = 0 if f"@{suite}" in text else None
+    if "envs/ml45.gin" in text or "envs/ml10.gin" in text:
+        values |= {"MetaWorldSuite.benchmark": "'ML1'", "MetaWorldSuite.task": "'push-v3'"}
+    return values
+
+
 def _reduced_posterior(text):
     """The same for PEARL; one class of Meta-World stands for several."""
     values = {
@@ -155,7 +189,7 @@ def _whole(file):
 def _runs():
     """Every file, the published runs that differ from others in numbers alone marked slow."""
     for file in FILES:
-        many = file.parent.name in ("ptsl", "dendrites", "nm_cavia", "pearl", "nm_pearl")
+        many = file.parent.name in FAMILIES
         slow = many and not any(file.match(pattern) for pattern in SAMPLE)
         yield pytest.param(file, marks=pytest.mark.slow if slow else (), id=str(file))
 

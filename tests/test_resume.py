@@ -98,6 +98,25 @@ PEARL_CHEETAH = {
     "REPLAY_CAPACITY": 200,
 }
 SIMULATORS = {"HORIZON": 10, "EPISODES_AT_ONCE": 2, "HalfCheetahSuite.workers": 2}
+WINDOWS = {
+    "ITERATIONS": 60,
+    "PointRobotSuite.sizes": "(10, 4)",
+    "HORIZON": 10,
+    "TASKS_PER_EPOCH": 4,
+    "INFERENCE_STEPS": 6,
+    "INFERENCE_BATCH": 8,
+    "VALIDATION_INTERVAL": 2,
+    "POLICY_STEPS": 6,
+    "BATCH_SIZE": 8,
+    "REPLAY_CAPACITY": 300,  # full after the fifth epoch
+    "EVALUATION_INTERVAL": 20,
+    "LOG_INTERVAL": 3,
+    "WINDOW": 4,
+    "COMPLEXITY": 1.0,
+    "HIDDEN": "(16, 16)",
+    "Logger.tensorboard": False,
+    "Checkpointer.steps": 4,
+}
 CASES = {
     "sac": ("gin/quick/mtsac_point_mass.gin", SMALL),
     "must": ("gin/quick/must_point_mass.gin", {**SMALL, **MUST}),
@@ -111,6 +130,8 @@ CASES = {
     "cavia-ct-graph": ("gin/quick/cavia_ct_graph.gin", CAVIA),
     "cavia-half-cheetah": ("gin/quick/cavia_half_cheetah.gin", {**CAVIA, **SIMULATORS}),
     "maml-ct-graph": ("gin/papers/nm_cavia/ctd2_maml.gin", CAVIA),
+    "tigr": ("gin/quick/tigr_point_robot.gin", WINDOWS),
+    "cemrl": ("gin/quick/cemrl_point_robot.gin", WINDOWS),
     "pearl": ("gin/quick/pearl_point_robot.gin", PEARL),
     "pearl-half-cheetah": ("gin/quick/pearl_cheetah_direction.gin", PEARL_CHEETAH),
     "sac-meta-world": ("gin/quick/mtsac_two_tasks.gin", {**SMALL, **META_WORLD}),
@@ -266,7 +287,7 @@ def test_ten_kills_change_nothing_on_meta_world(case, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["pearl", "pearl-half-cheetah"])
+@pytest.mark.parametrize("case", ["pearl", "pearl-half-cheetah", "tigr", "cemrl"])
 def test_five_kills_change_nothing_in_off_policy_meta_learning(case, tmp_path):
     """Kills strike within the first collection, an iteration's, and its updates."""
     (tmp_path / "a").mkdir()
@@ -340,7 +361,7 @@ def trained(case, workdir, **changes):
     return folder, folder / "checkpoints" / f"step_{newest(folder):012d}"
 
 
-@pytest.mark.parametrize("case", ["cavia", "maml-ct-graph", "pearl"])
+@pytest.mark.parametrize("case", ["cavia", "maml-ct-graph", "pearl", "tigr"])
 def test_evaluation_of_a_meta_learner_changes_nothing(case, tmp_path):
     """Same parameters, environments and random streams with and without it."""
     states = []

@@ -9,8 +9,8 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 from torch.func import functional_call
+from torch.nn.functional import cross_entropy
 
-from networks import mixture_losses as losses
 from networks.gru_mixture import GRUMixtureEncoder
 from networks.latent_gaussian import product_of_gaussians
 from networks.mixture import SELECTIONS
@@ -110,7 +110,7 @@ def test_gradients_reach_every_parameter(kind):
     encoder, td = build(kind), windows(8)
     made = encoder(td)
     loss = encoder.latent(made, True).square().sum() + encoder.divergence(made).sum()
-    (loss + losses.label_loss(made.logits, torch.arange(8) % K).sum()).backward()
+    (loss + cross_entropy(made.logits, torch.arange(8) % K)).backward()
     for name, p in encoder.named_parameters():
         assert p.grad is not None and p.grad.isfinite().all() and p.grad.abs().sum() > 0, name
 
@@ -121,13 +121,9 @@ def test_invariant_6_a_window_of_zeros_is_finite(kind):
     td = torch.zeros_like(td)
     made = encoder(td)
     z = encoder.latent(made, True)
-    loss = losses.sparsity(z) + losses.separation(made) + encoder.divergence(made).sum(-1)
-    loss = loss + losses.label_loss(made.logits, torch.zeros(4).long())
-    nll = torch.ones(4, K).double()
-    loss = loss - losses.evidence_bound(
-        nll, encoder.divergence(made), made.logits, alpha=1.0, beta=1.0
-    )
-    assert loss.isfinite().all() and (losses.sparsity(z) >= 0).all()
+    loss = z.abs().sum(-1) + encoder.divergence(made).sum(-1)
+    loss = loss + made.logits.logsumexp(-1)
+    assert loss.isfinite().all() and (encoder.divergence(made) >= 0).all()
     assert (encoder.divergence(made) >= 0).all()
     loss.sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in encoder.parameters())

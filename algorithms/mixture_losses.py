@@ -1,14 +1,40 @@
 """The terms of TIGR's and CEMRL's objectives that depend on the encoder alone, one per window.
 
-See `networks.mixture` for the papers. None is reduced over the batch: that is the learner's.
+See `algorithms.tigr` and `algorithms.cemrl` for the papers. None is reduced over the batch: that is
+the learner's.
 """
 
 import math
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from networks.mixture import GaussianMixture
+
+class Mixture(Protocol):
+    """K Gaussians N(mean_k, diag(variance_k)) with weights softmax(logits)."""
+
+    @property
+    def mean(self) -> Tensor:
+        """`[*, K, latent_dim]`."""
+
+    @property
+    def variance(self) -> Tensor:
+        """`[*, K, latent_dim]`."""
+
+    @property
+    def logits(self) -> Tensor:
+        """`[*, K]`."""
+
+    @property
+    def components(self) -> Any:
+        """The Gaussians, with `sample()`, which draws z_k `[*, K, latent_dim]`."""
+
+    def weights(self) -> Tensor:
+        """Return softmax(logits), `[*, K]`."""
+
+    def component(self) -> Tensor:
+        """Return the component of the largest weight, `[*]` int64."""
 
 
 def sparsity(latent: Tensor) -> Tensor:
@@ -16,7 +42,7 @@ def sparsity(latent: Tensor) -> Tensor:
     return latent.abs().sum(-1)
 
 
-def separation(mixture: GaussianMixture, bound: float | None = None) -> Tensor:
+def separation(mixture: Mixture, bound: float | None = None) -> Tensor:
     """Return how little the components are apart, [*]; zero for a single one.
 
     1/2 sum_k sum_d sigma_kd / (sum_j (mu_kd - mu_jd)^2 + 1e-8),   sigma = sqrt(variance)

@@ -1,0 +1,197 @@
+"""Soft actor-critic of an observation and a task's latent, the policy's half of TIGR and CEMRL.
+
+Haarnoja et al., "Soft Actor-Critic", 2018; for the latents see `algorithms.window_learner`.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import gin
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from algorithms.base import Metrics
+from algorithms.optimizers import ClippedOptimizer
+
+
+@gin.configurable
+class LatentSAC(nn.Module):
+    r"""Twin critics with targets, and a policy; all see the observation and a given z.
+
+    For each row, with alpha a number or learnt (`log_alpha`), H = -target_entropy_factor * A:
+
+        L_alpha = -mean log_alpha * (log pi + H)
+        y       = r + discount * (1 - terminated) * (min_k Q'_k(o', a', z') - alpha log pi')
+        L_Qk    = mean (Q_k(o, a, z) - y)^2
+        L_pi    = mean (alpha log pi(a~|o, z) - min_k Q_k(o, a~, z))
+
+    A learnt temperature steps first and the losses use its new value; every loss is taken before a
+    network moves. z and z' are numbers: no loss has a gradient in them. A time limit is
+    bootstrapped through, a termination is not.
+
+    Deviation: the targets start as copies of the critics; in TIGR's code they are drawn anew.
+
+    Args:
+        observation_dim: Width of the observation.
+        action_dim: Width of the action, A.
+        latent_dim: Width of z.
+        actor: Factory of the policy, called with the three sizes.
+        critic: Factory of the stacked critics, called with the three sizes.
+        optimizer: A `torch.optim` class that knows `fused`.
+        lr: Learning rate of policy, critics and temperature.
+        discount: Discount factor per step.
+        smoothing: Share of the online critics that enters their targets at each step.
+        alpha: The temperature, or where it starts.
+        learn_alpha: Whether it is learnt.
+        target_entropy_factor: See H.
+        max_norm: Bound of each network's gradient norm; None for no bound.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+
+    actor: Any
+    critic: Any
+    target: Any
+
+    def __init__(
+        self,
+        observation_dim: int,
+        action_dim: int,
+        latent_dim: int,
+        *,
+        actor: Callable[..., nn.Module] = gin.REQUIRED,
+        critic: Callable[..., nn.Module] = gin.REQUIRED,
+        optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
+        lr: float = 3e-4,
+        discount: float = 0.99,
+        smoothing: float = 0.005,
+        alpha: float = 0.2,
+        learn_alpha: bool = False,
+        target_entropy_factor: float = 1.0,
+        max_norm: float | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0.0 <= discount < 1.0:
+            raise ValueError(f"LatentSAC.discount must lie in [0, 1), got {discount}")
+        if not 0.0 < smoothing <= 1.0:
+            raise ValueError(f"LatentSAC.smoothing must lie in (0, 1], got {smoothing}")
+        positive = {"lr": lr, "alpha": alpha, "max_norm": 1.0 if max_norm is None else max_norm}
+        for name, value in positive.items():
+            if not value > 0.0:
+                raise ValueError(f"LatentSAC.{name} must be positive, got {value}")
+        sizes = observation_dim, action_dim, latent_dim
+        self.actor, self.critic = actor(*sizes), critic(*sizes)
+        for name, network in (("actor", self.actor), ("critic", self.critic)):
+            if getattr(network, "task_key", "latent") != "latent":
+                raise ValueError(
+                    f"LatentSAC.{name} reads {network.task_key!r} instead of the latent; "
+                    "include gin/networks/latent_mlp.gin"
+                )
+        self.target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.log_alpha = nn.Parameter(torch.tensor(alpha).log(), requires_grad=learn_alpha)
+        self.discount, self.smoothing, self.learns_alpha = discount, smoothing, learn_alpha
+        self.target_entropy = -float(action_dim) * target_entropy_factor
+        norm = float("inf") if max_norm is None else max_norm
+        members = int(self.critic.num_critics)
+        self.groups = {
+            "actor": ClippedOptimizer(self.actor.parameters(), optimizer, lr, max_norm=norm),
+            "critic": ClippedOptimizer(
+                self.critic.parameters(), optimizer, lr, max_norm=norm, members=members
+            ),
+        }
+        if learn_alpha:
+            self.groups["alpha"] = ClippedOptimizer(
+                [self.log_alpha], optimizer, lr, max_norm=float("inf")
+            )
+
+    @torch.no_grad()
+    def act(self, observation: Tensor, latent: Tensor, explore: bool) -> Tensor:
+        """Return actions `[*, action_dim]`: samples, or tanh(mu); the two broadcast."""
+        action: Tensor = self.actor(view(observation, latent), explore)["action"]
+        return action
+
+    def step(self, batch: TensorDictBase, latent: Tensor, following: Tensor) -> Metrics:
+        """Take one step of temperature, policy, critics and targets.
+
+        Args:
+            batch: `[rows]`, "observation", "action", ("next", "observation" | "reward" |
+                "terminated").
+            latent: z, `[rows, latent_dim]`.
+            following: z', likewise.
+        """
+        policy = self.actor(view(batch["observation"], latent))
+        refused, log_prob = [], policy["action_log_prob"].detach()
+        alpha_loss = -(self.log_alpha * (log_prob + self.target_entropy)).mean()
+        if self.learns_alpha:
+            torch.autograd.backward(alpha_loss, inputs=[self.log_alpha])
+            refused.append(self.groups["alpha"].step()[1])
+        alpha = self.log_alpha.detach().exp()
+        q, critic_loss = self._critic_loss(batch, latent, following, alpha)
+        actor_loss = self._actor_loss(policy, latent, alpha)
+        moved = [p for name in ("actor", "critic") for p in self.groups[name].parameters]
+        torch.autograd.backward(actor_loss + critic_loss, inputs=moved)
+        norms = {}
+        for name in ("actor", "critic"):
+            norms[f"grad_norm/{name}"], flag = self.groups[name].step()
+            refused.append(flag)
+        self._follow()
+        return {
+            "loss/alpha": alpha_loss.detach(),
+            "loss/actor": actor_loss.detach(),
+            "loss/critic": critic_loss.detach() / q.shape[-1],
+            "q/mean": q.detach().mean(),
+            "entropy": -log_prob.mean(),
+            "alpha": alpha,
+            "health/nonfinite": torch.stack(refused).amax(),
+            **norms,
+        }
+
+    def _critic_loss(
+        self, batch: TensorDictBase, latent: Tensor, following: Tensor, alpha: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Q(o, a, z) `[rows, critics]`, and the sum of the L_Qk."""
+        after = batch["next"]
+        reward, terminated = (after[key].squeeze(-1) for key in ("reward", "terminated"))
+        with torch.no_grad():
+            then = self.actor(view(after["observation"], following))
+            value = self.target(then)["state_action_value"].amin(-1)
+            soft = value - alpha * then["action_log_prob"]
+            y = reward + self.discount * (~terminated) * soft
+        seen = view(batch["observation"], latent).set("action", batch["action"])
+        q: Tensor = self.critic(seen)["state_action_value"]
+        return q, (q - y.unsqueeze(-1)).square().mean(0).sum()
+
+    def _actor_loss(self, policy: TensorDict, latent: Tensor, alpha: Tensor) -> Tensor:
+        """L_pi; the critics stand still."""
+        fixed = {name: p.detach() for name, p in self.critic.named_parameters()}
+        seen = view(policy["observation"], latent).set("action", policy["action"])
+        q = functional_call(self.critic, fixed, (seen,))["state_action_value"].amin(-1)
+        loss: Tensor = (alpha * policy["action_log_prob"] - q).mean()
+        return loss
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the target critics towards the online ones."""
+        online: list[Tensor] = list(self.critic.parameters())
+        target: list[Tensor] = list(self.target.parameters())
+        torch._foreach_lerp_(target, online, self.smoothing)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The optimizers, by group."""
+        return {name: group.state_dict() for name, group in self.groups.items()}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take back the optimizers."""
+        for name, group in self.groups.items():
+            group.load_state_dict(state[name])
+
+
+def view(observation: Tensor, latent: Tensor) -> TensorDict:
+    """What the networks see of steps `[*]`; a latent `[*, latent_dim]` broadcasts."""
+    shape = observation.shape[:-1]
+    latent = latent.expand(*shape, latent.shape[-1])
+    return TensorDict({"observation": observation, "latent": latent}, shape)

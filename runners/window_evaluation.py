@@ -1,0 +1,300 @@
+"""WindowEvaluator: what a learner with a window does from an empty one, at once.
+
+The protocol of TIGR and CEMRL; see `runners.window_schedule` for the papers.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import gin
+import torch
+from tensordict import TensorDict
+
+from runners.compatibility import versions
+from runners.evaluation import evaluating, untouched_randomness
+from runners.evaluation_results import Scheduled, Table, write_result
+from runners.inference_scores import accuracy, matching, reaction
+from runners.meta_evaluation import half_width
+from runners.regimes import WINDOW, check_evaluator
+from runners.rollouts import padded, returns, successes
+from runners.window_rollouts import WindowRollouts
+
+RUNS = tuple(
+    f"{split}/{policy}" for split in ("train", "test") for policy in ("stochastic", "deterministic")
+)
+
+
+@gin.configurable
+class WindowEvaluator(Scheduled):
+    """Episodes of every task, each from an empty window: return, and what was inferred.
+
+    A run is a split and a kind of policy, "test/deterministic" for example. Environments start each
+    of them from the same snapshot, and neither global random generators nor the learner are
+    changed, so that the result depends on the policy alone.
+
+    A component of the mixture counts as right where it is the family's own: the one of its number
+    if the learner was given labels, else by the best one-to-one matching within the run. Where
+    tasks change in an episode, a change is followed step by step (`inference_scores.reaction`).
+
+    Args:
+        interval: steps of the run (a meta-loop's are iterations) between two evaluations.
+        window: factory of the windows of running episodes, see `WindowRollouts`.
+        episodes: episodes of each task.
+        episodes_at_once: how many of all run side by side; one of each task if None.
+        num_tasks: tasks of each split, evenly out of all; all if None.
+        runs: see above; the last one is the headline.
+        seed: of all that is random in an evaluation.
+        burn_in: steps of an episode that do not count for what was inferred.
+        reaction_steps: steps after a change that are told.
+        suite: other tasks than the run's to evaluate on, of the same sizes; the run's if None.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        interval: int = 1,
+        window: Callable[..., Any] = gin.REQUIRED,
+        episodes: int = 1,
+        episodes_at_once: int | None = None,
+        num_tasks: int | None = None,
+        runs: Sequence[str] = ("train/deterministic", "test/stochastic", "test/deterministic"),
+        seed: int = 0,
+        burn_in: int = 5,
+        reaction_steps: int = 20,
+        suite: Any = None,
+    ) -> None:
+        super().__init__(interval)
+        numbers = {
+            "episodes": episodes,
+            "episodes_at_once": 1 if episodes_at_once is None else episodes_at_once,
+            "num_tasks": 1 if num_tasks is None else num_tasks,
+            "reaction_steps": reaction_steps,
+        }
+        for name, value in numbers.items():
+            if value < 1:
+                raise ValueError(f"WindowEvaluator.{name} must be at least 1, got {value}")
+        if burn_in < 0:
+            raise ValueError(f"WindowEvaluator.burn_in must be at least 0, got {burn_in}")
+        runs = tuple(runs)
+        if not runs or not set(runs) <= set(RUNS) or len(set(runs)) < len(runs):
+            raise ValueError(f"WindowEvaluator.runs must be among {RUNS}, got {runs}")
+        self.window, self.episodes, self.at_once = window, episodes, episodes_at_once
+        self.num_tasks, self.runs, self.seed = num_tasks, runs, seed
+        self.burn_in, self.reaction_steps, self.suite = burn_in, reaction_steps, suite
+        self.success = torch.zeros(0)
+        self.scores: dict[str, dict[str, Any]] = {}
+        self._tasks: dict[str, tuple[Any, ...]] = {}
+        self._rollouts: WindowRollouts | None = None
+        self._start: Any = None
+
+    def __call__(self, suite: Any, learner: Any) -> dict[str, float]:
+        """Evaluate `learner`.
+
+        Returns:
+            For each run `eval/return/<run>`, `eval/success_rate/<run>` and `eval/accuracy/<run>`,
+            means over tasks and episodes, and `eval/return/<run>/<family>`; without a run's name
+            those of the last one. `self.scores` holds every episode by run.
+        """
+        suite = self.suite or suite
+        try:
+            with untouched_randomness(self.seed):
+                rollouts = self._open(suite)
+            for run in self.runs:
+                split, policy = run.split("/")
+                rollouts.load_state_dict(self._start, self._filled(split))
+                with untouched_randomness(self.seed), evaluating(learner):
+                    parts = [
+                        rollouts.run_all(learner, self._tasks[split], policy == "stochastic")
+                        for _ in range(self.episodes)
+                    ]
+                self.scores[run] = self._scored(learner, split, parts)
+        except BaseException:
+            self.close()  # environments in an unknown state are not used again
+            raise
+        self._done()
+        return self._metrics()
+
+    def _open(self, suite: Any) -> WindowRollouts:
+        if self._rollouts is None or self._rollouts.suite is not suite:
+            self.close()
+            for split in {run.split("/")[0] for run in self.runs}:
+                self._tasks[split] = _spread(suite.each(split), self.num_tasks)
+            largest = max(len(tasks) for tasks in self._tasks.values())
+            at_once = largest if self.at_once is None else min(self.at_once, largest)
+            self._rollouts = WindowRollouts(
+                suite, at_once, self.window, seed=self.seed, purpose="evaluation"
+            )
+            self._rollouts.open(self._filled(self.runs[0].split("/")[0])).reset()
+            self._start = self._rollouts.state_dict()
+        return self._rollouts
+
+    def _filled(self, split: str) -> list[Any]:
+        """As many tasks as there are environments."""
+        assert self._rollouts is not None
+        tasks = self._tasks[split]
+        return [tasks[i % len(tasks)] for i in range(self._rollouts.num_tasks)]
+
+    def _scored(self, learner: Any, split: str, parts: list[TensorDict]) -> dict[str, Any]:
+        longest = max(part.shape[2] for part in parts)
+        whole = torch.cat([padded(part, longest) for part in parts], 1)
+        experience: TensorDict = whole.to("cpu")
+        own = matching(
+            experience, self.burn_in, learner.prior(1)["weights"].shape[-1], learner.labelled
+        )
+        scores: dict[str, Any] = {
+            "return": returns(experience).double(),
+            "success": successes(experience),
+            "accuracy": accuracy(experience, own, self.burn_in),
+            "components": own.tolist(),
+        }
+        if "task_changed" in experience["next"].keys():
+            changed = experience["next", "task_changed"].squeeze(-1) & experience["mask"]
+            if bool(changed.any()):
+                scores["reaction"] = reaction(experience, own, self.reaction_steps)
+        return scores
+
+    def _families(self, run: str) -> dict[str, list[int]]:
+        """The places of each family's tasks."""
+        places: dict[str, list[int]] = {}
+        for place, task in enumerate(self._tasks[run.split("/")[0]]):
+            places.setdefault(task.name, []).append(place)
+        return places
+
+    def _metrics(self) -> dict[str, float]:
+        metrics = {}
+        for run, scores in self.scores.items():
+            metrics[f"eval/return/{run}"] = float(scores["return"].mean())
+            metrics[f"eval/success_rate/{run}"] = float(scores["success"].double().mean())
+            metrics[f"eval/accuracy/{run}"] = scores["accuracy"]
+            for name, places in self._families(run).items():
+                metrics[f"eval/return/{run}/{name}"] = float(scores["return"][places].mean())
+        last = self.runs[-1]
+        for tag in ("return", "success_rate", "accuracy"):
+            metrics[f"eval/{tag}"] = metrics[f"eval/{tag}/{last}"]
+        self.success = self.scores[last]["success"].float().mean(-1)
+        return metrics
+
+    def score(self, metrics: dict[str, float]) -> float:
+        """What the best checkpoint is chosen by: the return of the last run."""
+        return metrics["eval/return"]
+
+    def check(self, suite: Any, learner: Any) -> None:
+        """Refuse what does not fit.
+
+        Raises:
+            ValueError: a learner of another regime, or another suite of other sizes.
+        """
+        check_evaluator("WindowEvaluator", learner, WINDOW)
+        if self.suite is None:
+            return
+        for name in ("observation_dim", "action_dim", "num_tasks"):
+            wanted, got = getattr(suite.spec, name), getattr(self.suite.spec, name)
+            if wanted != got:
+                raise ValueError(
+                    f"WindowEvaluator.suite: {name} is {got}, that of train.suite is {wanted}"
+                )
+
+    def result(self, step: int, suite: Any, metrics: dict[str, float]) -> dict[str, Any]:
+        """The last evaluation and all one must know to compare it, ready for JSON."""
+        suite = self.suite or suite
+        return {
+            "step": step,
+            "suite": suite.name,
+            "protocol": suite.protocol(),
+            "horizon": suite.spec.horizon,
+            "adaptation": "within the episode, from an empty window",
+            "policy": self.runs[-1].split("/")[1],
+            "episodes_per_task": self.episodes,
+            "burn_in": self.burn_in,
+            "seed": self.seed,
+            "return": metrics["eval/return"],
+            "success_rate": metrics["eval/success_rate"],
+            "accuracy": metrics["eval/accuracy"],
+            "runs": {run: self._run_result(run) for run in self.runs},
+            "versions": versions(),
+        }
+
+    def _run_result(self, run: str) -> dict[str, Any]:
+        scores = self.scores[run]
+        by_task = scores["return"].mean(-1)
+        split = run.split("/")[0]
+        told: dict[str, Any] = {
+            name: scores[name] for name in ("accuracy", "components", "reaction") if name in scores
+        }
+        return {
+            "return": float(by_task.mean()),
+            "return_ci95_over_tasks": half_width(by_task),
+            "success_rate": float(scores["success"].double().mean()),
+            "families": {
+                name: float(by_task[places].mean()) for name, places in self._families(run).items()
+            },
+            **told,
+            "tasks": [
+                {"name": task.name, "goal": int(task.goals[0]), "returns": values}
+                for task, values in zip(self._tasks[split], scores["return"].tolist(), strict=True)
+            ],
+        }
+
+    def table(self, result: dict[str, Any]) -> Table:
+        """A line for each run, and one for each of its families."""
+        rows = []
+        for run, there in result["runs"].items():
+            numbers = (there["return"], there["return_ci95_over_tasks"])
+            shares = (there["success_rate"], there["accuracy"])
+            cells = [f"{x:.2f}" for x in numbers] + [f"{x:.3f}" for x in shares]
+            rows.append((run, "all", *cells))
+            rows += [
+                (run, name, f"{value:.2f}", "", "", "") for name, value in there["families"].items()
+            ]
+        header = ("run", "family", "return", "±95 %", "success", "accuracy")
+        return Table(header, rows, [])
+
+    def write_result(
+        self,
+        folder: Path | str,
+        step: int,
+        suite: Any,
+        metrics: dict[str, float],
+        *,
+        name: str = "",
+    ) -> Path | None:
+        """As `Evaluator.write_result`."""
+        return write_result(folder, name or str(step), self.result(step, suite, metrics))
+
+    def adjust(self, suite: Any, episodes: int | None, seed: int | None) -> None:
+        """Take another number of episodes of each task, or another seed, if given."""
+        self.seed = self.seed if seed is None else seed
+        self.episodes = self.episodes if episodes is None else episodes
+
+    def rehearse(self, suite: Any, learner: Any) -> float:
+        """Seconds that an evaluation will take, from a short one."""
+        short = copy.copy(self)
+        short.close = lambda: None  # type: ignore[method-assign]
+        short._rollouts, short._tasks, short.scores = None, {}, {}
+        short.episodes, short.runs = 1, self.runs[-1:]
+        start = perf_counter()
+        try:
+            short(suite, learner)
+        finally:
+            if short._rollouts is not None:
+                short._rollouts.close()
+        return (perf_counter() - start) * len(self.runs) * self.episodes
+
+    def close(self) -> None:
+        """Close the environments; the next evaluation opens new ones."""
+        rollouts, self._rollouts = self._rollouts, None
+        if rollouts is not None:
+            rollouts.close()
+
+
+def _spread(tasks: Sequence[Any], number: int | None) -> tuple[Any, ...]:
+    """So many of the tasks, at even distances; all if None or if there are no more."""
+    if number is None or number >= len(tasks):
+        return tuple(tasks)
+    return tuple(tasks[i * len(tasks) // number] for i in range(number))
