@@ -27,9 +27,7 @@ def main(argv: Sequence[str]) -> int:
         argv: as `sys.argv`; the flags of `runners.train`.
     """
     if hasattr(signal, "SIGUSR2"):
-        signal.signal(
-            signal.SIGUSR2, signal.SIG_IGN
-        )  # a cluster's word to the one who waits for us
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # meant for the job around us
     threading.Thread(target=_stop_with_starter, daemon=True).start()
     return train.main(argv)
 

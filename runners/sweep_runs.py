@@ -124,7 +124,7 @@ class SweptRun:
             stopping: whether it had been asked to stop.
         """
         self.curve.read()
-        if code == FINISHED and self.finished_on_disk():
+        if (code == FINISHED or stopping) and self.finished_on_disk():
             self.state, self.reason = DONE, ""
         elif code == RESUMABLE or (stopping and code < 0):
             self.state, self.reason = INTERRUPTED, "the same command goes on with it"
@@ -136,8 +136,6 @@ class SweptRun:
     @property
     def step(self) -> int | None:
         """The last one that was logged."""
-        if self.state == DONE:
-            return int((read_status(self.folder) or {}).get("step", 0)) or self.curve.step
         return self.curve.step
 
     @property
