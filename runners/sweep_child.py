@@ -18,6 +18,7 @@ from pathlib import Path
 from runners import train
 
 ROOT = Path(__file__).resolve().parents[1]
+COMMAND = (sys.executable, "-m", "runners.sweep_child")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -57,7 +58,7 @@ def start(
         file.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(flags)}\n".encode())
         file.flush()
         return subprocess.Popen(
-            [sys.executable, "-m", "runners.sweep_child", *flags],
+            [*COMMAND, *flags],
             stdin=subprocess.PIPE,
             stdout=file,
             stderr=subprocess.STDOUT,

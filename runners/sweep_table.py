@@ -85,6 +85,7 @@ class SweepTable:
         for run in self.runs:
             if run.state == RUNNING:
                 _, _, _, steps, score, _ = self._row(run)
+                steps = "starting" if steps == "-" else steps
                 parts.append(f"{run.name} {steps}{'' if score == '-' else ', ' + score}")
         return "; ".join(parts)
 
