@@ -149,7 +149,7 @@ class SweptRun:
         for tag, text in (("eval/success_rate", "{:.0%}"), ("eval/return", "return {}")):
             if isinstance(value := values.get(tag), int | float):
                 shown = text.format(value if "%" in text else short(value))
-                return f"{shown} at {values['step']:,}"
+                return f"{shown} at {short(values['step'])}"
         return "-"
 
     def progress(self) -> str:
@@ -158,7 +158,7 @@ class SweptRun:
         if step is None:
             return "-"
         share = f" ({min(1.0, step / self.total_steps):.0%})" if self.total_steps else ""
-        return f"{step:,}{share}"
+        return f"{short(step)}{share}"
 
     @property
     def minutes(self) -> float | None:

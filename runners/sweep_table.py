@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
 
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -94,10 +95,7 @@ class SweepTable:
         self._rows.clear()
         rows = [self._row(run) for run in self.runs]
         if self.console.is_terminal:
-            table = _framed()
-            for run, row in zip(self.runs, rows, strict=True):
-                table.add_row(*_coloured(row, run.state))
-            self.console.print(table)
+            self.console.print(_framed(self.runs, rows, whole=True))
         else:
             for row in (HEADER, *rows):
                 self._print("\t".join(row))
@@ -115,12 +113,10 @@ class SweepTable:
             kept = sorted(range(len(shown)), key=lambda i: (ORDER.index(shown[i].state), i))
             shown = [self.runs[index] for index in sorted(kept[: room - 1])]
         counts = Counter(run.state for run in self.runs)
-        table = _framed()
+        table = _framed(shown, [self._row(run) for run in shown])
         table.title = ", ".join(
             f"{counts[s]} {s.lower()}" for s in (DONE, *ORDER[:-1]) if counts[s]
         )
-        for run in shown:
-            table.add_row(*_coloured(self._row(run), run.state))
         if hidden := len(self.runs) - len(shown):
             table.caption = f"and {hidden} more"
         return table
@@ -138,18 +134,22 @@ class SweepTable:
         return row
 
     def _print(self, line: str) -> None:
-        self.console.print(line, highlight=False, soft_wrap=True, markup=False)
+        if self.console.is_terminal:
+            self.console.print(line, highlight=False, soft_wrap=True, markup=False)
+        else:
+            print(line, file=self.console.file, flush=True)  # rich would put spaces for tabs
 
 
-def _framed() -> Table:
-    table = Table(*HEADER)
-    for column in table.columns:
-        column.no_wrap, column.overflow = True, "ellipsis"
-    table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"
-    for index in (1, 3, 4, 5):
-        table.columns[index].justify = "right"
+def _framed(runs: Sequence[SweptRun], rows: Sequence[Row], whole: bool = False) -> Table:
+    """The rows as a table; `whole` breaks long configurations instead of cutting them off."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(HEADER[0], no_wrap=not whole, overflow="fold" if whole else "ellipsis")
+    for index, name in list(enumerate(HEADER))[1:]:
+        width = max(len(name), *(len(row[index]) for row in rows))  # only the first one shrinks
+        table.add_column(name, no_wrap=True, min_width=width)
+        if name != "status":
+            table.columns[-1].justify = "right"
+    for run, row in zip(runs, rows, strict=True):
+        cells = [Text(cell, style=STYLES[run.state] if cell == run.state else "") for cell in row]
+        table.add_row(*cells)
     return table
-
-
-def _coloured(row: Row, state: str) -> list[Text]:
-    return [Text(cell, style=STYLES[state] if cell == state else "") for cell in row]

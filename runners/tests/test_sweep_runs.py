@@ -68,7 +68,7 @@ def test_how_it_is_shown(tmp_path):
     assert (run.score(), run.progress()) == ("50% at 10", "10 (25%)")
     other = SweptRun("A=1", 7, tmp_path)
     (tmp_path / "metrics.jsonl").write_text(record(1000, **{"eval/return": -12.25}))
-    assert (other.score(), other.progress()) == ("return -12.2 at 1,000", "1,000")
+    assert (other.score(), other.progress()) == ("return -12.2 at 1k", "1k")
 
 
 ENDINGS = [
