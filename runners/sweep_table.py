@@ -143,7 +143,7 @@ class SweepTable:
 def _framed(runs: Sequence[SweptRun], rows: Sequence[Row], whole: bool = False) -> Table:
     """The rows as a table; `whole` breaks long configurations instead of cutting them off."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column(HEADER[0], no_wrap=not whole, overflow="fold" if whole else "ellipsis")
+    table.add_column(HEADER[0], overflow="fold" if whole else "ellipsis")
     for index, name in list(enumerate(HEADER))[1:]:
         width = max(len(name), *(len(row[index]) for row in rows))  # only the first one shrinks
         table.add_column(name, no_wrap=True, min_width=width)
@@ -151,5 +151,6 @@ def _framed(runs: Sequence[SweptRun], rows: Sequence[Row], whole: bool = False) 
             table.columns[-1].justify = "right"
     for run, row in zip(runs, rows, strict=True):
         cells = [Text(cell, style=STYLES[run.state] if cell == run.state else "") for cell in row]
+        cells[0].no_wrap = not whole
         table.add_row(*cells)
     return table

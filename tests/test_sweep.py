@@ -1,0 +1,310 @@
+"""Sweeps: killed and gone on with they end as if nothing had happened; mistakes start no run."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from runners import sweep as verb
+from runners import train
+from runners.checkpoint import read_part, steps_in
+from runners.config import ConfigError
+from runners.sweep import sweep
+from runners.sweep_runs import exit_code
+
+ROOT = Path(__file__).resolve().parents[1]
+FILE = "gin/quick/mtsac_point_mass.gin"
+SMALL = [
+    "TOTAL_STEPS = 600",
+    "WARMUP_STEPS = 20",
+    "LOG_INTERVAL = 50",
+    "EVALUATION_INTERVAL = 200",
+    "REPLAY_CAPACITY = 400",
+    "HIDDEN = (16, 16)",
+    "Evaluator.num_goals = 1",
+    "Logger.tensorboard = False",
+    "Checkpointer.steps = 20",
+]
+GRID = "BATCH_SIZE = 8, 16"
+
+
+def environment():
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def start(workdir, *flags):
+    command = [sys.executable, "-m", "runners.sweep", f"--gin_file={FILE}", *flags]
+    command += [f"--gin={line}" for line in SMALL] + [f"--workdir={workdir}"]
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(),
+        cwd=workdir,
+    )
+
+
+def finish(process, code, seconds=400):
+    out, _ = process.communicate(timeout=seconds)
+    assert process.returncode == code, out
+    return out
+
+
+def state(folder):
+    try:
+        return json.loads((folder / "status.json").read_text())["state"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def wait_until(condition, process, seconds=200):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def folders(workdir, sizes=(8, 16), seeds=(0,)):
+    return [
+        workdir / f"mtsac_point_mass,BATCH_SIZE={size}" / f"seed_{seed}"
+        for size in sizes
+        for seed in seeds
+    ]
+
+
+def reference(workdir, sizes, seeds):
+    """The same runs by `train`, one by one, never disturbed."""
+    for size in sizes:
+        for seed in seeds:
+            lines = [*SMALL, f"BATCH_SIZE = {size}"]
+            lines.append(f"train.experiment = 'mtsac_point_mass,BATCH_SIZE={size}'")
+            flags = [f"--gin_file={FILE}", f"--workdir={workdir}", f"--seed={seed}"]
+            assert train.main(["train", *flags, *(f"--gin={line}" for line in lines)]) == 0
+
+
+def assert_same(one, other, path=""):
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for key in one:
+            assert_same(one[key], other[key], f"{path}/{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), path
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            assert_same(*pair, f"{path}/{index}")
+    elif isinstance(one, torch.Tensor):
+        assert one.dtype == other.dtype and torch.equal(one.nan_to_num(), other.nan_to_num()), path
+    else:
+        assert one == other or (one != one and other != other), path
+
+
+def records(folder):
+    clock = ("wall_time", "perf/", "sys/")
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [
+        {k: v for k, v in json.loads(line).items() if not k.startswith(clock)} for line in lines
+    ]
+
+
+def assert_same_run(one, other):
+    """Every parameter, optimizer state, replay row, random stream and metric."""
+    last = steps_in(one / "checkpoints")[-1]
+    assert last == steps_in(other / "checkpoints")[-1]
+    for part in ("learner", "loop", "evaluator", "random"):
+        name = f"checkpoints/step_{last:012d}"
+        assert_same(read_part(one / name, part), read_part(other / name, part), part)
+    assert records(one) == records(other) and len(records(one)) > 10
+
+
+def at_work(folder):
+    return state(folder) == "RUNNING" and bool(steps_in(folder / "checkpoints"))
+
+
+def killed_twice(tmp_path, seeds):
+    """A sweep stopped by SIGTERM, gone on with, killed with SIGKILL, and brought to its end."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    flags = [f"--grid={GRID}", "--seeds=" + ",".join(map(str, seeds)), "--jobs=2", "--interval=1"]
+    there, here = folders(tmp_path / "a", seeds=seeds), folders(tmp_path / "b", seeds=seeds)
+
+    process = start(tmp_path / "b", *flags)
+    wait_until(lambda: sum(map(at_work, here)) == 2, process)
+    process.send_signal(signal.SIGTERM)
+    out = finish(process, 75)
+    assert "INTERRUPTED" in out
+    assert any(state(folder) == "INTERRUPTED" for folder in here)
+    assert all(state(folder) in ("INTERRUPTED", "DONE", None) for folder in here)
+
+    process = start(tmp_path / "b", *flags)
+    half = len(here) // 2 - (len(here) == 2)
+    wait_until(lambda: sum(state(f) == "DONE" for f in here) >= half, process)
+    wait_until(lambda: any(map(at_work, here)), process)
+    runs = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(runs, timeout=60)
+    assert not alive  # no run outlives its sweep
+    done = {folder: (folder / "status.json").stat().st_mtime for folder in here if state(folder)}
+    done = {folder: at for folder, at in done.items() if state(folder) == "DONE"}
+
+    out = finish(start(tmp_path / "b", *flags), 0)
+    lines = [line.split("\t") for line in out.splitlines()[-len(here) :]]
+    assert [line[2] for line in lines] == ["DONE"] * len(here), out
+    for folder, at in done.items():
+        assert (folder / "status.json").stat().st_mtime == at  # left alone
+    reference(tmp_path / "a", (8, 16), seeds)
+    for one, other in zip(there, here, strict=True):
+        assert_same_run(one, other)
+
+
+def test_killed_and_started_again_it_ends_with_the_same_numbers(tmp_path):
+    killed_twice(tmp_path, [0])
+
+
+@pytest.mark.slow
+def test_two_configurations_three_seeds_killed_half_way(tmp_path):
+    killed_twice(tmp_path, [0, 1, 2])
+
+
+FAILING = """
+import gin
+from algorithms.sac import SAC
+
+
+@gin.configurable
+class Failing(SAC):
+    def __init__(self, sizes, **sac):
+        super().__init__(sizes, **sac)
+
+    def update(self, batch):
+        raise RuntimeError("the lamp went out")
+"""
+
+
+def test_a_failed_run_is_named_and_the_others_are_done(tmp_path, capsys, monkeypatch):
+    """Called from Python; the grid's values are references."""
+    module = f"failing_{os.getpid()}"
+    (tmp_path / f"{module}.py").write_text(FAILING)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    grid = ["train.algorithm = @Failing, @SAC"]
+    lines = [f"import {module}", *SMALL, "TOTAL_STEPS = 100", "BATCH_SIZE = 8"]
+    runs = sweep(FILE, grid=grid, bindings=lines, workdir=str(tmp_path / "runs"), jobs=2)
+    assert [run.state for run in runs] == ["FAILED", "DONE"] and exit_code(runs) == 1
+    assert runs[0].folder.parent.name == "mtsac_point_mass,train.algorithm=@Failing"
+    assert runs[0].tail[-1] == "RuntimeError: the lamp went out"
+    assert runs[1].evaluation["step"] == 100 and runs[1].minutes > 0
+    out = capsys.readouterr().out
+    assert "train.algorithm=@Failing seed 0 failed (exit code 1)" in out
+    assert "the lamp went out" in out
+
+
+def one_line(capsys):
+    err = capsys.readouterr().err
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert len(lines) == 1 and lines[0].startswith("error: "), err
+    return lines[0]
+
+
+BAD_FLAGS = {
+    "no gin file": ([], ["--gin_file"]),
+    "stray word": ([FILE], ["gin files go to --gin_file"]),
+    "unknown flag": (["--gird=x"], ["gird"]),
+    "no such launcher": ([f"--gin_file={FILE}", "--launcher=cloud"], ["launcher", "slurm"]),
+    "bad axis": ([f"--gin_file={FILE}", "--grid=BATCH_SIZE"], ["--grid", "no values"]),
+    "bad seeds": ([f"--gin_file={FILE}", "--seeds=a"], ["--seeds=a", "0,1,2"]),
+    "no job": ([f"--gin_file={FILE}", "--jobs=0"], ["--jobs", "0"]),
+    "no interval": ([f"--gin_file={FILE}", "--interval=0"], ["--interval", "0"]),
+    "an option of no use": ([f"--gin_file={FILE}", "--slurm=timeout_min=1"], ["--launcher=slurm"]),
+    "an option without value": ([f"--gin_file={FILE}", "--slurm=timeout_min"], ["name=value"]),
+    "missing sweep file": (["--sweep_file=gin/sweeps/no.gin"], ["--sweep_file", "gin/sweeps/no"]),
+    "a sweep file that binds no sweep": ([f"--sweep_file={FILE}"], ["gin_files"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FLAGS)
+def test_bad_flags_end_with_2_and_one_line(case, tmp_path, capsys, monkeypatch):
+    arguments, words = BAD_FLAGS[case]
+    monkeypatch.chdir(tmp_path)
+    assert verb.main(["sweep", *arguments]) == 2
+    line = one_line(capsys)
+    for word in words:
+        assert word in line
+    assert not list(tmp_path.iterdir())
+
+
+BAD_CONFIGURATIONS = {
+    "the second value": ("BATCH_SIZE = 8, 7", ["BATCH_SIZE=7: ", "batch_size", "2"]),
+    "a type": ("DISCOUNT = 0.9, 'high'", ["DISCOUNT=high: ", "SAC.discount", "float"]),
+    "a name": ("SAC.discout = 0.9, 0.8", ["SAC.discout=0.9: ", "did you mean 'discount'"]),
+    "an unread name": ("BATCH_SZE = 8, 16", ["--grid: BATCH_SZE", "nothing reads it"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CONFIGURATIONS)
+def test_a_bad_configuration_starts_no_run(case, tmp_path, capsys):
+    grid, words = BAD_CONFIGURATIONS[case]
+    flags = [f"--gin_file={FILE}", f"--grid={grid}", f"--workdir={tmp_path}"]
+    flags += [f"--gin={line}" for line in SMALL]
+    assert verb.main(["sweep", *flags]) == 2
+    line = one_line(capsys)
+    for word in words:
+        assert word in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_another_configuration_is_refused(tmp_path):
+    """Even of the second seed, and even if that run is done."""
+    folder = tmp_path / "mtsac_point_mass,BATCH_SIZE=8" / "seed_1"
+    folder.mkdir(parents=True)
+    (folder / "config.gin").write_text("SAC.discount = 0.5\n")
+    (folder / "status.json").write_text('{"state": "DONE"}')
+    with pytest.raises(ConfigError, match="BATCH_SIZE=8: .*seed_1 holds another configuration"):
+        sweep(FILE, seeds=(0, 1), grid={"BATCH_SIZE": (8,)}, workdir=str(tmp_path), bindings=SMALL)
+    assert not (tmp_path / "mtsac_point_mass,BATCH_SIZE=8" / "seed_0").exists()
+
+
+def test_help_is_quick(tmp_path):
+    begun = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "runners.sweep", "--help"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment(),
+    )
+    assert time.monotonic() - begun < 2
+    assert done.returncode == 0
+    for flag in ("gin_file", "gin_bindings", "sweep_file", "seeds", "grid", "jobs", "launcher"):
+        assert re.search(rf"--(\[no\])?{flag}\b", done.stdout)
+
+
+def test_jobs_of_submitit_go_on_after_their_time_is_over(tmp_path):
+    """Its local executor stands for a cluster; one job is told, as SLURM does, to make way."""
+    pytest.importorskip("submitit", reason="submitit is not installed (the extra `slurm`)")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    here = folders(tmp_path / "b", sizes=(8,))[0]
+    flags = ["--grid=BATCH_SIZE = 8,", "--launcher=slurm"]
+    flags += ["--slurm=cluster=local", "--slurm=timeout_min=30"]
+    process = start(tmp_path / "b", *flags)
+    wait_until(lambda: at_work(here), process)
+    (job,) = [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "submitit.core._submit" in child.cmdline()
+    ]
+    job.send_signal(signal.SIGUSR2)
+    out = finish(process, 0)
+    assert out.splitlines()[-1].split("\t")[2] == "DONE"
+    assert len(json.loads((here / "run.json").read_text())["starts"]) == 2
+    reference(tmp_path / "a", (8,), (0,))
+    assert_same_run(folders(tmp_path / "a", sizes=(8,))[0], here)
