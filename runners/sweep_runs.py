@@ -131,7 +131,10 @@ class SweptRun:
         else:
             ending = f"signal {-code}" if code < 0 else f"exit code {code}"
             self.state, self.tail = FAILED, tail
-            self.reason = ending if code else "it ended without writing status.json"
+            self.reason = ending if code else "it ended, but status.json does not say DONE"
+            status = read_status(self.folder) or {}
+            if status.get("state") == FAILED and status.get("reason"):
+                self.reason += f": {status['reason']}"
 
     @property
     def step(self) -> int | None:

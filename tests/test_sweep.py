@@ -13,11 +13,14 @@ import psutil
 import pytest
 import torch
 
+from runners import preflight, sweeping, train
 from runners import sweep as verb
-from runners import train
 from runners.checkpoint import read_part, steps_in
 from runners.config import ConfigError
+from runners.grid import configurations
 from runners.sweep import sweep
+from runners.sweep_check import look
+from runners.sweep_plan import Plan
 from runners.sweep_runs import exit_code
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,6 +36,7 @@ SMALL = [
     "Logger.tensorboard = False",
     "Checkpointer.steps = 20",
 ]
+STOP = Plan([], [], [])
 GRID = "BATCH_SIZE = 8, 16"
 
 
@@ -129,14 +133,9 @@ def at_work(folder):
     return state(folder) == "RUNNING" and bool(steps_in(folder / "checkpoints"))
 
 
-def killed_twice(tmp_path, seeds):
-    """A sweep stopped by SIGTERM, gone on with, killed with SIGKILL, and brought to its end."""
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    flags = [f"--grid={GRID}", "--seeds=" + ",".join(map(str, seeds)), "--jobs=2", "--interval=1"]
-    there, here = folders(tmp_path / "a", seeds=seeds), folders(tmp_path / "b", seeds=seeds)
-
-    process = start(tmp_path / "b", *flags)
+def stopped(workdir, flags, here):
+    """A sweep that is stopped by SIGTERM once its first two runs have a checkpoint."""
+    process = start(workdir, *flags)
     wait_until(lambda: sum(map(at_work, here)) == 2, process)
     process.send_signal(signal.SIGTERM)
     out = finish(process, 75)
@@ -144,35 +143,56 @@ def killed_twice(tmp_path, seeds):
     assert any(state(folder) == "INTERRUPTED" for folder in here)
     assert all(state(folder) in ("INTERRUPTED", "DONE", None) for folder in here)
 
-    process = start(tmp_path / "b", *flags)
-    half = len(here) // 2 - (len(here) == 2)
-    wait_until(lambda: sum(state(f) == "DONE" for f in here) >= half, process)
+
+def killed(workdir, flags, here):
+    """A sweep that is killed when half of its runs are done; those that are."""
+    process = start(workdir, *flags)
+    wait_until(lambda: sum(state(f) == "DONE" for f in here) >= len(here) // 2, process)
     wait_until(lambda: any(map(at_work, here)), process)
     runs = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.communicate()
     _, alive = psutil.wait_procs(runs, timeout=60)
     assert not alive  # no run outlives its sweep
-    done = {folder: (folder / "status.json").stat().st_mtime for folder in here if state(folder)}
-    done = {folder: at for folder, at in done.items() if state(folder) == "DONE"}
+    assert {state(folder) for folder in here} - {None, "DONE"} <= {"INTERRUPTED", "RUNNING"}
+    return [folder for folder in here if state(folder) == "DONE"]
 
+
+def brought_to_its_end(tmp_path, flags, seeds):
+    """The same command again: all done, and the same as by `train`, undisturbed."""
+    there, here = folders(tmp_path / "a", seeds=seeds), folders(tmp_path / "b", seeds=seeds)
     out = finish(start(tmp_path / "b", *flags), 0)
     lines = [line.split("\t") for line in out.splitlines()[-len(here) :]]
     assert [line[2] for line in lines] == ["DONE"] * len(here), out
-    for folder, at in done.items():
-        assert (folder / "status.json").stat().st_mtime == at  # left alone
     reference(tmp_path / "a", (8, 16), seeds)
     for one, other in zip(there, here, strict=True):
         assert_same_run(one, other)
 
 
-def test_killed_and_started_again_it_ends_with_the_same_numbers(tmp_path):
-    killed_twice(tmp_path, [0])
+def sweep_flags(tmp_path, seeds):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    numbers = ",".join(map(str, seeds))
+    return [f"--grid={GRID}", f"--seeds={numbers}", "--jobs=2", "--interval=1"]
+
+
+def test_stopped_and_started_again_it_ends_with_the_same_numbers(tmp_path):
+    flags = sweep_flags(tmp_path, [0])
+    stopped(tmp_path / "b", flags, folders(tmp_path / "b"))
+    brought_to_its_end(tmp_path, flags, [0])
 
 
 @pytest.mark.slow
-def test_two_configurations_three_seeds_killed_half_way(tmp_path):
-    killed_twice(tmp_path, [0, 1, 2])
+def test_two_configurations_three_seeds_stopped_and_killed_half_way(tmp_path):
+    seeds = [0, 1, 2]
+    flags = sweep_flags(tmp_path, seeds)
+    here = folders(tmp_path / "b", seeds=seeds)
+    stopped(tmp_path / "b", flags, here)
+    done = killed(tmp_path / "b", flags, here)
+    at = {folder: (folder / "status.json").stat().st_mtime_ns for folder in done}
+    brought_to_its_end(tmp_path, flags, seeds)
+    for folder in done:  # left alone
+        assert (folder / "status.json").stat().st_mtime_ns == at[folder]
 
 
 FAILING = """
@@ -200,11 +220,10 @@ def test_a_failed_run_is_named_and_the_others_are_done(tmp_path, capsys, monkeyp
     runs = sweep(FILE, grid=grid, bindings=lines, workdir=str(tmp_path / "runs"), jobs=2)
     assert [run.state for run in runs] == ["FAILED", "DONE"] and exit_code(runs) == 1
     assert runs[0].folder.parent.name == "mtsac_point_mass,train.algorithm=@Failing"
-    assert runs[0].tail[-1] == "RuntimeError: the lamp went out"
+    assert "RuntimeError: the lamp went out" in runs[0].tail
     assert runs[1].evaluation["step"] == 100 and runs[1].minutes > 0
     out = capsys.readouterr().out
-    assert "train.algorithm=@Failing seed 0 failed (exit code 1)" in out
-    assert "the lamp went out" in out
+    assert "train.algorithm=@Failing seed 0 failed (exit code 1: the lamp went out" in out
 
 
 def one_line(capsys):
@@ -241,24 +260,65 @@ def test_bad_flags_end_with_2_and_one_line(case, tmp_path, capsys, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-BAD_CONFIGURATIONS = {
-    "the second value": ("BATCH_SIZE = 8, 7", ["BATCH_SIZE=7: ", "batch_size", "2"]),
-    "a type": ("DISCOUNT = 0.9, 'high'", ["DISCOUNT=high: ", "SAC.discount", "float"]),
-    "a name": ("SAC.discout = 0.9, 0.8", ["SAC.discout=0.9: ", "did you mean 'discount'"]),
-    "an unread name": ("BATCH_SZE = 8, 16", ["--grid: BATCH_SZE", "nothing reads it"]),
-}
-
-
-@pytest.mark.parametrize("case", BAD_CONFIGURATIONS)
-def test_a_bad_configuration_starts_no_run(case, tmp_path, capsys):
-    grid, words = BAD_CONFIGURATIONS[case]
-    flags = [f"--gin_file={FILE}", f"--grid={grid}", f"--workdir={tmp_path}"]
+def test_a_bad_configuration_starts_no_run(tmp_path, capsys):
+    flags = [f"--gin_file={FILE}", "--grid=BATCH_SIZE = 8, 7", f"--workdir={tmp_path}"]
     flags += [f"--gin={line}" for line in SMALL]
     assert verb.main(["sweep", *flags]) == 2
     line = one_line(capsys)
-    for word in words:
+    for word in ("BATCH_SIZE=7: ", "batch_size", "got 7"):
         assert word in line
     assert not list(tmp_path.iterdir())
+
+
+def looked_at(workdir, *grid, seeds=(0,), elsewhere=False, files=(FILE,)):
+    """What the check says of the grid's first configuration."""
+    (point, *_) = configurations(grid)
+    request = {
+        "files": [str(ROOT / file) for file in files],
+        "search_paths": [],
+        "bindings": SMALL,
+        "seeds": list(seeds),
+        "workdir": str(workdir),
+        "elsewhere": elsewhere,
+    }
+    return look(request, {"label": point.label, "bindings": point.bindings})
+
+
+@pytest.mark.parametrize(
+    "axis, words",
+    [
+        ("DISCOUNT = 'high'", ["SAC.discount", "float"]),
+        ("SAC.discout = 0.9", ["did you mean 'discount'"]),
+        ("SAC.actor = @Acter", ["Acter", "Actor"]),
+        ("DEVICE = 'tpu9'", ["tpu9"]),
+        ("REPLAY_CAPACITY = 9999999999999", ["memory"]),
+    ],
+)
+def test_configurations_are_checked_as_train_does(axis, words, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        looked_at(tmp_path, axis)
+    for word in words:
+        assert word in caught.value.line()
+
+
+def test_what_the_check_finds(tmp_path):
+    found = looked_at(tmp_path, "BATCH_SZE = 8")
+    assert found["unread"] == ["BATCH_SZE"]
+    assert found["experiment"] == "mtsac_point_mass,BATCH_SZE=8"
+    assert found["memory"] > 0 and found["checkpoints"] > 0 and found["unit"] == "steps"
+    assert looked_at(tmp_path)["experiment"] == "mtsac_point_mass" and not found["devices"]
+    named = looked_at(tmp_path, "train.progress = None")["bindings"]
+    assert named == ["train.experiment = 'mtsac_point_mass,train.progress=None'"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_memory_and_devices_of_other_machines_are_not_asked_of_this_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "free_memory", lambda: 1000)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="memory"):
+        looked_at(tmp_path, "BATCH_SIZE = 8")
+    found = looked_at(tmp_path, "DEVICE = 'cuda'", elsewhere=True)
+    assert "DEVICE = 'cuda'" in found["config"]
 
 
 def test_a_folder_of_another_configuration_is_refused(tmp_path):
@@ -267,9 +327,18 @@ def test_a_folder_of_another_configuration_is_refused(tmp_path):
     folder.mkdir(parents=True)
     (folder / "config.gin").write_text("SAC.discount = 0.5\n")
     (folder / "status.json").write_text('{"state": "DONE"}')
-    with pytest.raises(ConfigError, match="BATCH_SIZE=8: .*seed_1 holds another configuration"):
-        sweep(FILE, seeds=(0, 1), grid={"BATCH_SIZE": (8,)}, workdir=str(tmp_path), bindings=SMALL)
-    assert not (tmp_path / "mtsac_point_mass,BATCH_SIZE=8" / "seed_0").exists()
+    with pytest.raises(ConfigError, match="seed_1 holds another configuration"):
+        looked_at(tmp_path, "BATCH_SIZE = 8", seeds=(0, 1))
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "gin/sweeps").glob("*.gin")), ids=lambda f: f.stem)
+def test_sweep_files_can_be_read(file, tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(sweeping, "plan", lambda *arguments: seen.update(plan=arguments) or STOP)
+    assert verb.main(["sweep", f"--sweep_file={file}", "--seeds=5", f"--workdir={tmp_path}"]) == 0
+    experiment, points, seeds, jobs = seen["plan"]
+    assert (ROOT / experiment.gin_files[0]).is_file() and len(points) > 1
+    assert (seeds, jobs) == ([5], 1)  # flags win over the file
 
 
 def test_help_is_quick(tmp_path):
