@@ -26,10 +26,10 @@ from runners.sweep_runs import exit_code
 ROOT = Path(__file__).resolve().parents[1]
 FILE = "gin/quick/mtsac_point_mass.gin"
 SMALL = [
-    "TOTAL_STEPS = 1200",
+    "TOTAL_STEPS = 600",
     "WARMUP_STEPS = 20",
-    "LOG_INTERVAL = 100",
-    "EVALUATION_INTERVAL = 400",
+    "LOG_INTERVAL = 50",
+    "EVALUATION_INTERVAL = 200",
     "REPLAY_CAPACITY = 400",
     "HIDDEN = (16, 16)",
     "Evaluator.num_goals = 1",
