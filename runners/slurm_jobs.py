@@ -144,8 +144,8 @@ class SlurmJobs:
     def stop(self) -> None:
         """Watch no longer; the jobs go on."""
         self._stopped = True
-        for run, job, _ in self._jobs:
-            run.reason = f"job {job.job_id} goes on"
+        for run, _, _ in self._jobs:
+            run.reason = "the job goes on, and the same command watches it again"
 
     def close(self) -> None:
         """The same."""

@@ -127,7 +127,7 @@ class SweptRun:
         if (code == FINISHED or stopping) and self.finished_on_disk():
             self.state, self.reason = DONE, ""
         elif code == RESUMABLE or (stopping and code < 0):
-            self.state, self.reason = INTERRUPTED, "the same command goes on with it"
+            self.state, self.reason = INTERRUPTED, ""
         else:
             ending = f"signal {-code}" if code < 0 else f"exit code {code}"
             self.state, self.tail = FAILED, tail

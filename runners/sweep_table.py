@@ -17,6 +17,7 @@ from runners.sweep_runs import WAITING, SweptRun
 REFRESH_SECONDS = 1.0
 ORDER = (FAILED, RUNNING, INTERRUPTED, WAITING, DONE)
 """Which runs are shown first where not all have room."""
+UNFINISHED = (RUNNING, INTERRUPTED, WAITING)
 STYLES = {DONE: "green", RUNNING: "cyan", INTERRUPTED: "yellow", FAILED: "bold red", WAITING: "dim"}
 HEADER = ("configuration", "seed", "status", "steps", "last evaluation", "minutes")
 
@@ -104,6 +105,9 @@ class SweepTable:
                 self._print(f"\n{run.name} failed ({run.reason}); its output ends in {run.output}:")
                 for line in run.tail:
                     self._print(f"    {line}")
+        left = Counter((run.state, run.reason) for run in self.runs if run.state in UNFINISHED)
+        for (state, reason), count in left.items():
+            self._print(f"{count} {state.lower()}: {reason or 'the same command goes on with it'}")
 
     def _table(self) -> Table:
         """As many rows as the screen has room for."""

@@ -73,6 +73,7 @@ def test_the_summary_has_a_line_for_each_run_and_the_last_lines_of_failed_ones(r
     rest = "\n".join(lines[5:])
     assert "A=2 seed 0 failed (exit code 1)" in rest and "output_seed_0.txt" in rest
     assert "    [lost] \\[it]" in rest
+    assert lines[-1] == "1 waiting: the same command goes on with it"
 
 
 @pytest.mark.parametrize("width, height", [(80, 24), (60, 10), (200, 60)])
