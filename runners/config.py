@@ -76,6 +76,11 @@ def parse(
     _parsed[:] = [str(file) for file in files]
 
 
+def seed_bindings(seed: int) -> list[str]:
+    """What `--seed` binds."""
+    return [f"SEED = {seed}", "train.seed = %SEED"]
+
+
 def check_files(files: Sequence[str | Path], search_paths: Sequence[str] = ()) -> list[Path]:
     """Where the files are, after checking that they and all they include exist.
 

@@ -91,6 +91,11 @@ def free_disk(folder: Path | str) -> int:
     return shutil.disk_usage(path).free
 
 
+def bytes_in(folder: Path) -> int:
+    """Bytes of all files under `folder`."""
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+
+
 def check(wanted: Needs, folder: Path | str, on_disk: int = 0) -> None:
     """Refuse a run that will not fit.
 

@@ -60,7 +60,7 @@ def run(values: flags.FlagValues) -> int:
     config = importlib.import_module("runners.config")
     bindings = list(values.gin_bindings)
     if values.seed is not None:
-        bindings += [f"SEED = {values.seed}", "train.seed = %SEED"]
+        bindings += config.seed_bindings(values.seed)
     try:
         config.check_files(values.gin_file, values.gin_search_path)
         training = importlib.import_module("runners.training")

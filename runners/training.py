@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import gin
@@ -117,6 +116,7 @@ def train(
     experiment: str = "",
     resume: str = "auto",
     dry_run: bool = False,
+    instead: Callable[[Parts, RunFolder, preflight.Needs], None] | None = None,
 ) -> str:
     """Train a learner on a suite, into `<workdir>/<experiment>/seed_<seed>`.
 
@@ -140,6 +140,8 @@ def train(
         resume: "auto" goes on with what is there, "never" wants an empty folder, a path starts
             from a checkpoint of another run.
         dry_run: build, try and measure everything in a temporary folder, then stop.
+        instead: what to do once everything is built, instead of training: it is given the parts,
+            the run's folder and what the run will take.
 
     Returns:
         "DONE", or "INTERRUPTED" after SIGTERM, SIGUSR1 or SIGINT, with a checkpoint written.
@@ -177,13 +179,16 @@ def train(
     if parts.checkpointer.exclude_buffer:
         wanted = wanted.without_buffer()
     try:
+        if instead is not None:
+            instead(parts, run, wanted)
+            return DONE
         if dry_run:
             preflight.check(wanted, run.path)
             rehearse(parts, total_steps, wanted)
             return DONE
         text = config.config_text()
         run.check(text, resume, parts.checkpointer.override)
-        preflight.check(wanted, run.path, _bytes_in(run.checkpoints))
+        preflight.check(wanted, run.path, preflight.bytes_in(run.checkpoints))
         with run.claimed(), log_file(run.path), Signals() as signals:
             return _run(parts, run, signals, total_steps, text, resume, seed)
     finally:
@@ -329,7 +334,3 @@ def _around_commit(parts: Parts, when: str) -> dict[str, float]:
     metrics = parts.commit_evaluator(parts.suite, parts.learner)
     tag, new = "eval/success_rate", f"commit/success_rate_{when}"
     return {k.replace(tag, new): v for k, v in metrics.items() if k.startswith(tag)}
-
-
-def _bytes_in(folder: Path) -> int:
-    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())

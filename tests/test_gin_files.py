@@ -11,7 +11,7 @@ from envs.meta_world import BENCHMARKS
 from runners import config, train
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("algorithms", "envs", "methods", "networks", "runners", "settings")
+PARTS = ("algorithms", "envs", "methods", "networks", "runners", "settings", "sweeps")
 FILES = [
     file.relative_to(ROOT)
     for file in sorted((ROOT / "gin").rglob("*.gin"))

@@ -8,7 +8,7 @@ import pytest
 
 
 @pytest.mark.parametrize("given", [None, "77"])
-@pytest.mark.parametrize("verb", ["train", "evaluate", "describe"])
+@pytest.mark.parametrize("verb", ["train", "evaluate", "describe", "sweep", "sweep_child"])
 def test_waiting_threads_spin_briefly_unless_told_otherwise(verb, given):
     """The entry points set it before they import torch, and leave a user's own value."""
     code = (

@@ -1,0 +1,216 @@
+"""The plan of a sweep: all its runs, after every configuration has been checked."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runners.compatibility import bindings as bindings_of
+from runners.compatibility import differences
+from runners.config import ConfigError
+from runners.grid import Configuration
+from runners.status import DONE
+from runners.sweep_child import ROOT
+from runners.sweep_runs import SweptRun
+
+GIB = 2**30
+LOG_BYTES = 200 * 2**20
+"""Room for the logs of all runs together."""
+LABELS = frozenset({"train.experiment"})
+"""Bindings that make no difference to a run's numbers."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What all runs of a sweep have in common.
+
+    Args:
+        gin_files: in the order in which they are read.
+        bindings: gin lines behind them.
+        search_paths: further folders for gin files.
+        workdir: holds the folders of all experiments.
+    """
+
+    gin_files: tuple[str, ...]
+    bindings: tuple[str, ...]
+    search_paths: tuple[str, ...]
+    workdir: str
+
+    def flags(self, configuration: Configuration, own: Sequence[str], seed: int) -> list[str]:
+        """The command line of `runners.train` for one run."""
+        lines = [*self.bindings, *configuration.bindings, *own]
+        return [
+            *(f"--gin_file={file}" for file in self.gin_files),
+            *(f"--gin_search_path={path}" for path in self.search_paths),
+            *(f"--gin={line}" for line in lines),
+            f"--workdir={self.workdir}",
+            f"--seed={seed}",
+        ]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done.
+
+    Args:
+        runs: all of them, those that are done already among them.
+        warnings: lines worth showing.
+        devices: names of the CUDA devices, if any run wants one.
+    """
+
+    runs: list[SweptRun]
+    warnings: list[str]
+    devices: list[str]
+
+
+def plan(
+    experiment: Experiment,
+    configurations: Sequence[Configuration],
+    seeds: Sequence[int],
+    jobs: int | None,
+) -> Plan:
+    """Check all configurations and lay out the runs, configuration by configuration.
+
+    Args:
+        experiment: what they have in common.
+        configurations: one folder each.
+        seeds: one run of each configuration for each.
+        jobs: how many runs at a time this machine has to bear; None if they run elsewhere.
+
+    Raises:
+        ConfigError: a configuration is wrong, or two are the same, or too much is asked of the
+            machine.
+    """
+    *found, machine = _checked(experiment, configurations, seeds, elsewhere=jobs is None)
+    runs: list[SweptRun] = []
+    for configuration, about in zip(configurations, found, strict=True):
+        _refuse_unread(configuration, about)
+        for seed in seeds:
+            run = SweptRun(
+                configuration.label or about["experiment"],
+                seed,
+                Path(experiment.workdir) / about["experiment"] / f"seed_{seed}",
+                experiment.flags(configuration, about["bindings"], seed),
+                _total_steps(about["config"]),
+                about["unit"],
+            )
+            run.state = DONE if run.finished_on_disk() else run.state
+            runs.append(run)
+    _refuse_same(configurations, found)
+    if jobs is not None:
+        _refuse_too_much(runs, found, machine, len(seeds), jobs)
+    unread = dict.fromkeys(name for about in found for name in about["unread"])
+    warnings = [
+        f"{name} is bound but nothing reads it; remove it or correct its name" for name in unread
+    ]
+    return Plan(runs, warnings, _devices(max(about["devices"] for about in found)))
+
+
+def _checked(
+    experiment: Experiment,
+    configurations: Sequence[Configuration],
+    seeds: Sequence[int],
+    elsewhere: bool,
+) -> list[dict[str, Any]]:
+    """The answers of `runners.sweep_check`; the last one is about the machine."""
+    request = {
+        "files": experiment.gin_files,
+        "search_paths": experiment.search_paths,
+        "bindings": experiment.bindings,
+        "workdir": experiment.workdir,
+        "seeds": list(seeds),
+        "elsewhere": elsewhere,
+        "configurations": [{"label": c.label, "bindings": c.bindings} for c in configurations],
+    }
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-m", "runners.sweep_check"],
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        start_new_session=True,
+    )
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    for configuration, answer in zip(configurations, answers, strict=False):
+        label = f"{configuration.label}: " if configuration.label else ""
+        if "error" in answer:
+            raise ConfigError(label + answer["error"])
+        if "crash" in answer:
+            raise RuntimeError(f"{label}the check of the configuration failed:\n{answer['crash']}")
+    if len(answers) != len(configurations) + 1:
+        raise RuntimeError(f"the check of the configurations failed:\n{done.stderr}")
+    return answers
+
+
+def _refuse_unread(configuration: Configuration, about: dict[str, Any]) -> None:
+    """A grid over a name that nothing reads would repeat one run under many names."""
+    for name, _ in configuration.values:
+        if any(name == unread or name.endswith(f".{unread}") for unread in about["unread"]):
+            raise ConfigError(
+                f"--grid: {name} is bound but nothing reads it; correct its name, or take it out"
+            )
+
+
+def _refuse_same(configurations: Sequence[Configuration], found: list[dict[str, Any]]) -> None:
+    """Two configurations have two folders, and are not the same."""
+    texts = [
+        {k: v for k, v in bindings_of(about["config"]).items() if k not in LABELS}
+        for about in found
+    ]
+    for index, about in enumerate(found):
+        for earlier in range(index):
+            names = f"{configurations[earlier].label} and {configurations[index].label}"
+            if found[earlier]["experiment"].casefold() == about["experiment"].casefold():
+                raise ConfigError(
+                    f"--grid: {names} would share the folder {about['experiment']}; "
+                    "sweep over one of them at a time"
+                )
+            if not differences(texts[earlier], texts[index]):
+                raise ConfigError(
+                    f"--grid: {names} are the same configuration; a later line wins over one of "
+                    "them, take that one out"
+                )
+
+
+def _refuse_too_much(
+    runs: list[SweptRun],
+    found: list[dict[str, Any]],
+    machine: dict[str, int],
+    seeds: int,
+    jobs: int,
+) -> None:
+    left = [about for i, about in enumerate(found) for _ in range(seeds)]
+    left = [about for about, run in zip(left, runs, strict=True) if run.state != DONE]
+    memory = sum(sorted((about["memory"] for about in left), reverse=True)[:jobs])
+    disk = sum(about["checkpoints"] for about in left) + LOG_BYTES
+    if left and memory > 0.9 * machine["memory"]:
+        raise ConfigError(
+            f"not enough memory: {min(jobs, len(left))} runs at a time need {memory / GIB:.1f} "
+            f"GiB, 90 % of the {machine['memory'] / GIB:.1f} GiB free are allowed; lower --jobs"
+        )
+    if left and disk > machine["disk"]:
+        raise ConfigError(
+            f"not enough disk: two checkpoints of each of {len(left)} runs need "
+            f"{disk / GIB:.1f} GiB, {machine['disk'] / GIB:.1f} GiB are free; choose another "
+            "--workdir, or bind Checkpointer.exclude_buffer = True"
+        )
+
+
+def _total_steps(config: str) -> int | None:
+    """What `train.total_steps` is bound to, macros followed."""
+    lines = bindings_of(config)
+    value = lines.get("train.total_steps", "")
+    while value.startswith("%"):
+        value = lines.get(value[1:], "")
+    return int(value) if value.isdecimal() else None
+
+
+def _devices(count: int) -> list[str]:
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = given.split(",") if given else [str(index) for index in range(count)]
+    return names if count else []
