@@ -12,7 +12,7 @@ import torch
 from absl import logging
 from torch import Tensor, nn
 
-from runners import config, meta_on_policy, off_policy, preflight
+from runners import config, meta_on_policy, off_policy, policy_card, preflight
 from runners.checkpoint import Checkpointer, ConfigMismatch
 from runners.config import ConfigError
 from runners.devices import named_device
@@ -212,9 +212,8 @@ def _run(
         run.note_operative(config.operative_text())
         saved = parts.checkpointer.save(loop.step, **parts.state())
         if finished:
-            export_policy(
-                run.path / "policy", parts.learner, loop.step, protocol=parts.suite.protocol()
-            )
+            about = policy_card.facts(text, parts.suite, run.path, loop.step)
+            export_policy(run.path / "policy", parts.learner, loop.step, **about)
             status(DONE, step=loop.step, exit_code=0)
             return DONE
         if not saved and not parts.checkpointer.steps_on_disk():
