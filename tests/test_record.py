@@ -124,7 +124,7 @@ def test_wrong_input_is_one_line_and_2(run, tmp_path, capsys, monkeypatch):
         ((run, suite), ["not both"]),
         ((suite,), ["--to is missing"]),
         ((suite, f"--to={tmp_path}", "--checkpoint=3"), ["--checkpoint"]),
-        (("--gin_file=gin/runners/off_policy.gin", f"--to={tmp_path}"), ["off_policy.gin"]),
+        (("--gin_file=gin/runners/videos.gin", f"--to={tmp_path}"), ["videos.gin"]),
         (("--gin_file=gin/envs/navigation.gin", f"--to={tmp_path}"), ["no pictures"]),
     ]:
         assert call(*arguments) == 2, arguments
