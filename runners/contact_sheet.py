@@ -13,7 +13,7 @@ LABEL, CAPTION, TITLE = 190, 20, 44
 ROWS = 13
 """Of one column; more tasks go into further ones."""
 INK, FADED, PAPER = (20, 20, 20), (90, 90, 90), (255, 255, 255)
-COLOURS = {"success": (0, 78, 122), "failure": (213, 124, 0)}
+COLOURS = {"success": (0, 78, 122), "failure": (213, 124, 0), "episode": FADED}
 """Apart in grey, and to the colour-blind; the word stands beside them."""
 
 
@@ -71,6 +71,7 @@ def _row(sheet: Image.Image, draw: ImageDraw.ImageDraw, film: Film, left: int, t
         (episode.outcome, INK, 14),
         (f"goal {episode.task.goals[0]}", FADED, 12),
         (f"{len(episode.actions)} steps", FADED, 12),
+        (f"return {episode.total:.4g}", FADED, 12),
     ]
     y = middle - sum(size + 5 for *_, size in lines) // 2
     for text, ink, size in lines:

@@ -9,19 +9,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from runners import rendering
+from runners.requirements import canonical, installed, pins, requirements, satisfies
 
 GOOD, NOTE, BAD = "ok", "note", "BAD"
 ROOT = Path(__file__).resolve().parents[1]
 GIB = 2**30
 PYTHON = (3, 11)
-MEMBERS = ("envs", "networks", "buffers", "algorithms", "runners")
 EXTRAS = {
     "imageio-ffmpeg": "pip install 'polytask-runners[record]', for videos",
     "pillow": "pip install 'polytask-runners[record]', for contact sheets",
@@ -104,7 +103,7 @@ def libraries() -> Iterator[Finding]:
             yield Finding(BAD, name, f"{version} is installed, {ranges} is needed", INSTALL)
         else:
             fine.append(f"{name} {version}")
-            pinned = tested.get(_canonical(name), version)
+            pinned = tested.get(canonical(name), version)
             if pinned != version.split("+")[0]:
                 other.append(f"{name} {version} (tested: {pinned})")
     if fine:
@@ -277,56 +276,6 @@ def _compared(what: str, text: str, share: float, fix: str) -> Finding:
     return Finding(NOTE, what, text, fix) if share < SLOW else Finding(GOOD, what, text)
 
 
-def requirements() -> dict[str, str]:
-    """Libraries and the ranges of their versions, from the installed members or the repository."""
-    lines: list[str] = []
-    for member in MEMBERS:
-        lines += _requires(f"polytask-{member}")
-    if not lines and not (lines := _requires("polytask")):
-        text = _read(ROOT / "pyproject.toml")
-        block = re.search(r"^dependencies = \[(.*?)^\]", text, re.DOTALL | re.MULTILINE)
-        lines = re.findall(r'"([^"]+)"', block[1]) if block else []
-    wanted: dict[str, str] = {}
-    for line in lines:
-        if ";" not in line and not line.startswith("polytask-"):
-            name, ranges = re.fullmatch(r"([\w.-]+)\s*(.*)", line).groups()  # type: ignore[union-attr]
-            wanted[name] = ranges
-    return dict(sorted(wanted.items()))
-
-
-def _requires(distribution: str) -> list[str]:
-    try:
-        return metadata.requires(distribution) or []
-    except metadata.PackageNotFoundError:
-        return []
-
-
-def pins() -> dict[str, str]:
-    """The versions of `constraints.txt`, by canonical name; none without the repository."""
-    found = re.findall(r"^([\w.-]+)==(\S+)", _read(ROOT / "constraints.txt"), re.MULTILINE)
-    return {_canonical(name): version for name, version in found}
-
-
-def installed(name: str) -> str | None:
-    """The version that is installed, or None."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def satisfies(version: str, ranges: str) -> bool:
-    """Whether a version lies within ranges such as ">=0.14,<0.15"."""
-    tests: dict[str, Callable[[tuple[int, ...], tuple[int, ...]], bool]] = {
-        ">=": lambda a, b: a >= b,
-        "<": lambda a, b: a < b,
-    }
-    for sign, bound in re.findall(r"(>=|<)\s*([\d.]+)", ranges):
-        if not tests[sign](_numbers(version), _numbers(bound)):
-            return False
-    return True
-
-
 def usable_cores() -> float:
     """Cores by the process's mask and its container's quota."""
     mask = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -349,15 +298,6 @@ def _ask(command: list[str], timeout: float = 120.0) -> tuple[dict[str, Any], st
     except (IndexError, ValueError, TypeError):
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         return {}, lines[-1] if lines else f"ended with {done.returncode}"
-
-
-def _canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    found = re.match(r"\d+(\.\d+)*", version)
-    return tuple(int(part) for part in found[0].split(".")) if found else ()
 
 
 def _read(path: Path | str) -> str:

@@ -26,10 +26,14 @@ class Episode:
     success: bool
     total: float
     """Sum of rewards."""
+    judged: bool = True
+    """Whether the tasks say what a success is."""
 
     @property
     def outcome(self) -> str:
         """One word."""
+        if not self.judged:
+            return "episode"
         return "success" if self.success else "failure"
 
 
@@ -72,7 +76,8 @@ class Studio:
             observation, reward, over, success = self._step(action, len(actions))
             total += reward
         task = type(self.task)(self.task.name, self.task.task_id, self.task.split, (goal,))
-        return Episode(task, tuple(actions), success, total)
+        judged = self.suite.protocol().get("success") != "not defined"
+        return Episode(task, tuple(actions), success, total, judged)
 
     def film(self, episode: Episode, size: int, *, every: int = 0, pictures: int = 0) -> Film:
         """Repeat an episode before the camera.

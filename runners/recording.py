@@ -140,7 +140,10 @@ def record(
             finally:
                 studio.close()
     path = folder / f"{source.prefix}_sheet.png"
-    files.append(write_contact_sheet(path, shown, source.title))
+    title = source.title
+    if meta:
+        title += f", adapted {adaptations or source.evaluator.adaptations} times"
+    files.append(write_contact_sheet(path, shown, title))
     say(str(path))
     return files
 

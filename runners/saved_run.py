@@ -92,7 +92,11 @@ class SavedRun:
                 f"{self.folder} is no run folder: {why}; give <workdir>/<experiment>/seed_<n>"
             ) from error
         self.checkpoint, state = _learner_state(self.folder / "checkpoints", checkpoint)
-        return read_about(self.checkpoint), state
+        try:
+            about = read_about(self.checkpoint)
+            return {"step": about["step"], "versions": about["versions"]}, state
+        except (DamagedError, KeyError) as error:
+            raise ConfigError(f"--checkpoint={checkpoint}: damaged: {error}") from error
 
     def _policy(self, checkpoint: str) -> tuple[dict[str, Any], Any]:
         """The card of an exported policy, and its state."""

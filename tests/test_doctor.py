@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from runners import doctor, examination, rendering, speed
+from runners import doctor, examination, rendering, requirements, speed
 from runners.examination import BAD, GOOD, NOTE, Finding
 from runners.rendering import Attempt
 
@@ -113,13 +113,13 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 
 def test_versions_and_ranges():
-    assert examination.satisfies("0.14.3", ">=0.14,<0.15")
-    assert examination.satisfies("2.13.0+cpu", ">=2.11")
-    assert not examination.satisfies("0.15.0rc1", ">=0.14,<0.15")
-    assert not examination.satisfies("2.9", ">=2.11")
-    wanted = examination.requirements()
+    assert requirements.satisfies("0.14.3", ">=0.14,<0.15")
+    assert requirements.satisfies("2.13.0+cpu", ">=2.11")
+    assert not requirements.satisfies("0.15.0rc1", ">=0.14,<0.15")
+    assert not requirements.satisfies("2.9", ">=2.11")
+    wanted = requirements.requirements()
     assert wanted["torch"] == ">=2.11" and "metaworld" in wanted and "polytask-envs" not in wanted
-    assert examination.pins()["torch"] == "2.13.0"
+    assert requirements.pins()["torch"] == "2.13.0"
 
 
 def test_the_speeds_are_those_of_the_page():

@@ -281,6 +281,21 @@ def test_damage_is_noticed(run, tmp_path, capsys):
         one_line(capsys, str(folder))
 
 
+def test_a_damaged_run_is_one_line_and_2(run, tmp_path, capsys):
+    for name, content in (("config.gin", b"\xff\xfe"), ("config.gin", b"train.suite = @Nothing()")):
+        folder = tmp_path / str(len(content))
+        shutil.copytree(run, folder)
+        (folder / name).write_bytes(content)
+        assert call(folder) == 2
+        one_line(capsys, "config.gin")
+    folder = tmp_path / "about"
+    shutil.copytree(run, folder)
+    for path in folder.glob("checkpoints/*/about.json"):
+        path.write_text("{")
+    assert call(folder) == 2
+    one_line(capsys, "about.json")
+
+
 def test_an_exported_policy_is_one_checkpoint(run, capsys):
     assert evaluate.main(["evaluate", str(run / "policy"), "--checkpoint=best"]) == 2
     one_line(capsys, "--checkpoint=best", "leave it out")

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from runners import record, rendering, train, video_recorder
-from runners.filming import Studio, one_of_each, policy_act
+from runners.filming import Episode, Studio, one_of_each, policy_act
 from runners.rendering import RenderingError
 from runners.saved_run import SavedRun
 
@@ -205,6 +206,32 @@ def test_a_recorder_that_is_closed_leaves_no_process(run, tmp_path, monkeypatch)
 def test_values_out_of_range_are_named(bad):
     with pytest.raises(ValueError, match=f"VideoRecorder.{bad}"):
         video_recorder.VideoRecorder(**{bad: -1})
+
+
+def test_episodes_that_nobody_judges_are_no_failures():
+    task = namedtuple("Task", "name goals")("half-cheetah", (0,))
+    assert Episode(task, (), False, 0.0, judged=False).outcome == "episode"
+    assert [Episode(task, (), s, 0.0).outcome for s in (True, False)] == ["success", "failure"]
+
+
+@pytest.mark.gl
+def test_a_meta_learner_is_filmed_before_and_after_adaptation(tmp_path, capsys):
+    try:
+        rendering.choose()
+    except RenderingError as error:
+        pytest.skip(str(error))
+    values = {"ITERATIONS": 1, "META_BATCH": 2, "EPISODES": 2, "TEST_EPISODES": 2, "TEST_STEPS": 1}
+    values |= {"HORIZON": 8, "Logger.tensorboard": False}
+    given = [f"--gin={name} = {value}" for name, value in values.items()]
+    given += ["--gin_file=gin/quick/cavia_half_cheetah.gin", f"--workdir={tmp_path}"]
+    assert train.main(["train", "--seed=4", *given]) == 0
+    [folder] = tmp_path.glob("*/seed_4")
+    assert call(folder, "--size=64") == 0
+    assert sorted(path.name for path in (folder / "videos").iterdir()) == [
+        "step_000000000001_half-cheetah-direction_adapted-0_episode.mp4",
+        "step_000000000001_half-cheetah-direction_adapted-1_episode.mp4",
+        "step_000000000001_sheet.png",
+    ]
 
 
 @pytest.mark.gl
