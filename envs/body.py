@@ -13,6 +13,8 @@ import numpy as np
 from gymnasium.envs.mujoco import mujoco_env
 from numpy.typing import NDArray
 
+from envs.camera import Camera, named
+
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 # Bad positions, velocities or accelerations: MuJoCo numbers these warnings one after the other.
 BROKEN = slice(mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQACC + 1)
@@ -160,6 +162,7 @@ class Body:
             bodies = (data.cinert, data.cvel, data.qfrc_actuator, data.cfrc_ext)
             self._views += [view.reshape(-1) for view in bodies]
         self.place = self._last_place = self._torso.copy()
+        self._camera: Camera | None = None
 
     @property
     def broken(self) -> bool:
@@ -220,6 +223,19 @@ class Body:
         if self._contacts:
             views = [*views, self.data.cfrc_ext.clip(-1.0, 1.0).reshape(-1)]
         return np.concatenate(views)
+
+    def picture(self, width: int, height: int) -> NDArray[np.uint8]:
+        """From the model's own camera, which follows the robot."""
+        if self._camera is None or self._camera.size != (width, height):
+            self.put_away()
+            self._camera = Camera(self.model, named(self.model, "track"), width, height)
+        return self._camera.take(self.data)
+
+    def put_away(self) -> None:
+        """Free what pictures needed."""
+        camera, self._camera = self._camera, None
+        if camera is not None:
+            camera.close()
 
     def settle(self) -> None:
         """Take note of changed parameters, see `Physics.refresh_constants`."""

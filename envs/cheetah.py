@@ -36,6 +36,9 @@ class HalfCheetah(Environment):
         goal: the goal of a number.
     """
 
+    rate = 20.0
+    needs_gl = True
+
     def __init__(self, kind: str, goal: Callable[[int], float]) -> None:
         self._term, self._goal_of, self._goal = KINDS[kind], goal, goal(0)
         self._body = Body(HALF_CHEETAH, SENSES)
@@ -69,6 +72,14 @@ class HalfCheetah(Environment):
             "task": self._goal,
         }
         return body.observe(), forward - control, False, False, info
+
+    def picture(self, width: int, height: int) -> NDArray[np.uint8]:
+        """The robot, followed by a camera."""
+        return self._body.picture(width, height)
+
+    def close(self) -> None:
+        """Free what pictures needed."""
+        self._body.put_away()
 
     def snapshot(self) -> dict[str, Any]:
         """The goal and the body's state."""

@@ -63,7 +63,14 @@ class Environment(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
     the episodes before, so that an idle simulator can serve another environment. `step` returns the
     usual five values, with "success" and "unstable" (the simulator broke down; optional) in the
     info, and what `envs.arrays.told` lists.
+
+    Attributes:
+        rate: steps in a second of what is simulated, for videos.
+        needs_gl: whether `picture` asks for OpenGL, and MUJOCO_GL must name a back end.
     """
+
+    rate = 10.0
+    needs_gl = False
 
     def snapshot(self) -> dict[str, Any]:
         """Everything the future depends on, as dicts, lists, scalars and numpy arrays."""
@@ -71,6 +78,15 @@ class Environment(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue exactly where `snapshot` was taken."""
+        raise NotImplementedError
+
+    def picture(self, width: int, height: int) -> NDArray[np.uint8]:
+        """What one would see now, `[height, width, 3]`; nothing of the simulation changes.
+
+        Raises:
+            NotImplementedError: there is nothing to see.
+            RuntimeError, ImportError, AttributeError: OpenGL does not work here.
+        """
         raise NotImplementedError
 
 

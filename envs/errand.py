@@ -55,11 +55,14 @@ class Errand(Environment):
         task_id: of the family that is given.
     """
 
+    needs_gl = True
+
     def __init__(self, plan: Plan, split: str, task_id: int) -> None:
         self._plan, self._given, self._tables = plan, task_id, plan.tables[split]
         outfits = [family.outfit for family in plan.families if family.outfit is not None]
         own = any(outfit.alters_model for outfit in outfits)
         self._body = Body(plan.anatomy, plan.layout, plan.physics, own=own)
+        self.rate = 1.0 / self._body.seconds
         self._pool = [(i, goal) for i in plan.drawn for goal in range(len(self._tables[i]))]
         self._rng = np.random.default_rng(0)
         self._clock: dict[str, float] = {}
@@ -104,6 +107,14 @@ class Errand(Environment):
         }
         ended = plan.alive is not None and not plan.alive(body)
         return body.observe(), paid - cost + bonus, ended, False, info
+
+    def picture(self, width: int, height: int) -> NDArray[np.uint8]:
+        """The robot, followed by a camera."""
+        return self._body.picture(width, height)
+
+    def close(self) -> None:
+        """Free what pictures needed."""
+        self._body.put_away()
 
     def snapshot(self) -> dict[str, Any]:
         """The task, its clock, the random stream and the body."""

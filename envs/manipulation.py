@@ -11,6 +11,7 @@ from metaworld.types import Task as UpstreamTask
 from numpy.typing import NDArray
 
 from envs import snapshot
+from envs.camera import Camera, free
 from envs.episodes import Environment, Task
 from envs.goals import Goals
 from envs.sawyer import accelerate
@@ -32,6 +33,9 @@ class ManipulationEnv(Environment):
 
     The episode's end is the caller's affair: upstream allows 500 steps after a reset.
     """
+
+    rate = 80.0
+    needs_gl = True
 
     def __init__(
         self,
@@ -59,6 +63,7 @@ class ManipulationEnv(Environment):
         space: Any = self.simulator.sawyer_observation_space
         self.observation_space = space
         self.action_space = self.simulator.action_space
+        self._camera: Camera | None = None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -84,9 +89,23 @@ class ManipulationEnv(Environment):
         """See `envs.snapshot`."""
         snapshot.put(self.simulator, state)
 
+    def picture(self, width: int, height: int) -> NDArray[np.uint8]:
+        """Over the robot's shoulder, on which side tasks show their handles and buttons."""
+        if self._camera is None or self._camera.size != (width, height):
+            self._put_away()
+            view = free((0.0, 0.65, 0.15), distance=1.25, turn=130.0, tilt=-30.0)
+            self._camera = Camera(self.simulator.model, view, width, height)
+        return self._camera.take(self.simulator.data)
+
     def close(self) -> None:
         """Free the simulator."""
+        self._put_away()
         self.simulator.close()
+
+    def _put_away(self) -> None:
+        camera, self._camera = self._camera, None
+        if camera is not None:
+            camera.close()
 
 
 def build(

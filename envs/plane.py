@@ -12,6 +12,9 @@ from envs.episodes import Environment, Task
 SPEED_GAIN = 0.2
 POSITION_GAIN = 0.1
 SUCCESS_DISTANCE = 0.1
+SEEN = 1.4  # half the width of a picture
+PAPER, FRAME = (255, 255, 255), (225, 225, 225)
+GOAL, POINT = (230, 159, 0), (0, 78, 122)  # apart in grey, and to the colour-blind
 
 
 def turn(task_id: int) -> float:
@@ -72,6 +75,25 @@ class PointMass(Environment):
         distance = float(np.sqrt(np.square(position - goal).sum()))
         info = {"success": distance < SUCCESS_DISTANCE}
         return self._state.copy(), -distance, False, False, info
+
+    def picture(self, width: int, height: int) -> NDArray[np.uint8]:
+        """The square of starts, the goal as large as it must be met, and the point."""
+        x = np.linspace(-SEEN, SEEN, width)[None, :]
+        y = np.linspace(SEEN, -SEEN, height)[:, None]
+        soft = 2.0 * SEEN / min(width, height)  # a pixel: edges are blended over that much
+        drawn = np.empty((height, width, 3))
+        drawn[:] = FRAME
+        square = np.maximum(abs(x), abs(y)) - 1.0
+        discs = [(square, PAPER)]
+        for (cx, cy), radius, colour in (
+            (self._state[4:], SUCCESS_DISTANCE, GOAL),
+            (self._state[:2].clip(-SEEN, SEEN), SUCCESS_DISTANCE / 2, POINT),
+        ):
+            discs.append((np.hypot(x - cx, y - cy) - radius, colour))
+        for outside, colour in discs:
+            cover = (0.5 - outside / soft).clip(0.0, 1.0)[..., None]
+            drawn += cover * (np.array(colour) - drawn)
+        return drawn.round().astype(np.uint8)
 
     def snapshot(self) -> dict[str, Any]:
         """Position, velocity and goal."""

@@ -71,6 +71,13 @@ def no_gin_file(values: flags.FlagValues, rest: list[str]) -> str:
     return ""
 
 
+def one_folder(rest: list[str]) -> str:
+    """The complaint of a program that wants the folder of one run, and no other arguments."""
+    if len(rest) != 1:
+        return f"one run folder is needed, got {len(rest)}"
+    return ""
+
+
 def wrong(message: str) -> int:
     """Print the one line of an error that is the caller's, and return its exit code."""
     print(f"error: {message}", file=sys.stderr)

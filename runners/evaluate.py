@@ -3,11 +3,13 @@
     python -m runners.evaluate runs/must_mt10/seed_1
     python -m runners.evaluate runs/must_mt10/seed_1 --checkpoint=best --seed=7
     python -m runners.evaluate runs/cavia_navigation/seed_0 --activations --activation_episodes=5
+    python -m runners.evaluate runs/must_mt10/seed_1/policy
 
+The last is an exported policy, which needs no more of the run than that folder (runners.export).
 Suite and learner are built anew from the run's config.gin, and so is the evaluator: what no flag
 says is as in the run, the policy ("deterministic" or "stochastic") among it. Prints a table, a line
 for each task, or for each adaptation step of a meta-learner, and writes
-RUN_FOLDER/eval/evaluate_<step>_seed_<seed>.json. Exit codes: 0 done, 2 wrong input, 1 failed.
+FOLDER/eval/evaluate_<step>_seed_<seed>.json. Exit codes: 0 done, 2 wrong input, 1 failed.
 """
 
 import functools
@@ -19,7 +21,7 @@ from typing import Any
 
 from absl import flags
 
-from runners.command_line import FINISHED, new_flags, parse, wrong
+from runners.command_line import FINISHED, new_flags, one_folder, parse, wrong
 
 
 def define_flags() -> flags.FlagValues:
@@ -97,11 +99,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _complaint(values: flags.FlagValues, rest: list[str]) -> str:
-    if len(rest) != 1:
-        return f"one run folder is needed, got {len(rest)}"
     if values.activation_episodes is not None and not values.activations:
         return "--activation_episodes does nothing without --activations"
-    return ""
+    return one_folder(rest)
 
 
 def _recording(values: flags.FlagValues) -> list[str]:

@@ -1,11 +1,15 @@
-"""The actor alone, for sharing: `policy.safetensors` and `policy.json`."""
+"""The policy alone, for sharing: `policy.safetensors` and its card, `policy.json`."""
 
 import json
 from pathlib import Path
 from typing import Any, Protocol
 
-from runners.files import sync_folder, write_atomically
-from runners.storage import load_state, save_state
+from runners.files import fingerprint, sync_folder, write_atomically
+from runners.manifest import DamagedError
+from runners.storage import decode, encode, read_tensors, write_tensors
+
+FORMAT = 2
+CARD, TENSORS = "policy.json", "policy.safetensors"
 
 
 class Learner(Protocol):
@@ -17,15 +21,18 @@ class Learner(Protocol):
 
 
 def export_policy(
-    folder: Path | str, learner: Learner, step: int, **facts: Any
+    folder: Path | str, learner: Learner, step: int, /, **facts: Any
 ) -> tuple[Path, Path]:
-    """Write the learner's policy into `folder`.
+    """Write the learner's policy into `folder`, over one that is there.
+
+    The card is written last and holds the checksum of the weights: a kill in between leaves a
+    folder that reading refuses.
 
     Args:
         folder: created if need be.
         learner: only its `policy_state()` is asked for.
         step: environment steps the policy has been trained for.
-        facts: further JSON values worth keeping: benchmark, protocol, configuration.
+        facts: further JSON values worth keeping, see `runners.policy_card`.
 
     Returns:
         The two files.
@@ -35,23 +42,60 @@ def export_policy(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_state(folder, "policy", learner.policy_state())
-    state = json.loads((folder / "policy.json").read_text())
-    text = json.dumps({"format": 1, "step": step, **facts, "state": state}, indent=1)
-    write_atomically(folder / "policy.json", text + "\n")
+    structure, tensors = encode(learner.policy_state())
+    aside = folder / f".{TENSORS}.tmp"
+    try:
+        written = write_tensors(aside, tensors)
+        aside.replace(folder / TENSORS)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    card = {"format": FORMAT, "step": step, **facts, "tensors": written, "state": structure}
+    write_atomically(folder / CARD, json.dumps(card, indent=1) + "\n")
     sync_folder(folder)
-    return folder / "policy.safetensors", folder / "policy.json"
+    return folder / TENSORS, folder / CARD
+
+
+def read_card(folder: Path | str) -> dict[str, Any]:
+    """All that the card says.
+
+    Raises:
+        DamagedError: it is missing, no card, or one of another format.
+    """
+    path = Path(folder) / CARD
+    try:
+        card = json.loads(path.read_text())
+        form = card["format"]
+    except OSError as error:
+        raise DamagedError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedError(f"{path}: is no card of a policy") from error
+    if form != FORMAT:
+        raise DamagedError(
+            f"{path}: has format {form}, this version reads {FORMAT}; "
+            "write it anew with `python -m runners.export RUN`"
+        )
+    return dict(card)
 
 
 def read_policy(folder: Path | str) -> tuple[Any, dict[str, Any]]:
     """Read an exported policy.
 
     Returns:
-        The state for `policy_state`'s counterpart, and the facts stored beside it.
+        The state for `policy_state`'s counterpart, and the card without it.
 
     Raises:
-        OSError, ValueError, KeyError: if a file is missing or damaged.
+        DamagedError: a file is missing, or not what was written.
     """
-    facts = json.loads((Path(folder) / "policy.json").read_text())
-    structure = facts.pop("state")
-    return load_state(folder, "policy", structure), facts
+    folder = Path(folder)
+    card = read_card(folder)
+    try:
+        structure, written = card.pop("state"), card.pop("tensors")
+        found = fingerprint(folder / TENSORS)
+        if found != written:
+            raise DamagedError(f"{folder / TENSORS}: its checksum is not the one in {CARD}")
+        return decode(structure, read_tensors(folder / TENSORS)), card
+    except OSError as error:
+        raise DamagedError(f"{folder / TENSORS}: {error.strerror or error}") from error
+    except KeyError as error:
+        raise DamagedError(f"{folder / CARD}: lacks {error}") from error

@@ -1,6 +1,7 @@
 """A run read back from its folder: suite and learner as its `config.gin` wires them together."""
 
 import importlib
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,19 @@ from runners.config import ConfigError
 from runners.devices import named_device
 from runners.evaluation import Evaluator
 from runners.manifest import DamagedError
+from runners.policy import give
+from runners.policy_file import CARD, read_policy
 
 
 class SavedRun:
     """Suite and learner of a run, with the weights of one of its checkpoints.
 
+    An exported policy does as well; of its learner the policy alone was trained.
+
     Args:
-        folder: the run's, with `config.gin` and `checkpoints/`.
-        checkpoint: "latest" (the newest whole one), "best", or an environment step.
+        folder: the run's, with `config.gin` and `checkpoints/`, or an exported policy's.
+        checkpoint: "latest" (the newest whole one), "best", or an environment step; of an exported
+            policy there is the latest.
         device: of the learner.
         bindings: gin lines that win over the run's own.
 
@@ -38,22 +44,25 @@ class SavedRun:
         bindings: Sequence[str] = (),
     ) -> None:
         self.folder = Path(folder)
-        text = self.folder / "config.gin"
-        if not text.is_file():
-            raise ConfigError(f"{self.folder} is no run folder: it has no config.gin")
-        self.checkpoint, state = _learner_state(self.folder / "checkpoints", checkpoint)
-        about = read_about(self.checkpoint)
+        self.exported = (self.folder / CARD).is_file()
+        about, state = self._policy(checkpoint) if self.exported else self._run(checkpoint)
         self.step: int = about["step"]
         if lines := differences(about["versions"], versions()):
             logging.warning("%s was written with other versions: %s", folder, "; ".join(lines))
         importlib.import_module("runners.training")  # registers what config.gin binds
-        config.parse([text.resolve()], bindings)
+        self._parse(bindings)
         with config.config_errors():
             parts = gin.get_bindings("train")
             self.suite: Any = parts["suite"]
             self.learner: Any = parts["algorithm"](self.suite.spec)
             self._evaluator: Any = parts.get("evaluator") or Evaluator()
-        self.learner.load_state_dict(state)
+        if self.exported:
+            try:
+                give(self.learner, state, folder)
+            except DamagedError as error:
+                raise ConfigError(str(error)) from error
+        else:
+            self.learner.load_state_dict(state)
         self.learner.to(named_device(device, f"--device={device}", "leave the flag out"))
 
     def evaluator(self, episodes: int | None = None, seed: int | None = None) -> Any:
@@ -71,6 +80,44 @@ class SavedRun:
         except ValueError as error:
             raise ConfigError(str(error)) from error
         return self._evaluator
+
+    def _run(self, checkpoint: str) -> tuple[dict[str, Any], Any]:
+        """What is known of a run's checkpoint, and the learner's state in it."""
+        path = self.folder / "config.gin"
+        try:
+            self.config = path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            why = "it has no config.gin" if not path.exists() else f"{path.name}: {error}"
+            raise ConfigError(
+                f"{self.folder} is no run folder: {why}; give <workdir>/<experiment>/seed_<n>"
+            ) from error
+        self.checkpoint, state = _learner_state(self.folder / "checkpoints", checkpoint)
+        try:
+            about = read_about(self.checkpoint)
+            return {"step": about["step"], "versions": about["versions"]}, state
+        except (DamagedError, KeyError) as error:
+            raise ConfigError(f"--checkpoint={checkpoint}: damaged: {error}") from error
+
+    def _policy(self, checkpoint: str) -> tuple[dict[str, Any], Any]:
+        """The card of an exported policy, and its state."""
+        if checkpoint != "latest":
+            raise ConfigError(
+                f"--checkpoint={checkpoint}: {self.folder} is one exported policy; leave it out"
+            )
+        try:
+            state, card = read_policy(self.folder)
+        except DamagedError as error:
+            raise ConfigError(str(error)) from error
+        self.checkpoint, self.config = self.folder, "\n".join(card["config"]) + "\n"
+        return card, state
+
+    def _parse(self, bindings: Sequence[str]) -> None:
+        if not self.exported:
+            return config.parse([(self.folder / "config.gin").resolve()], bindings)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "config.gin"
+            path.write_text(self.config)
+            config.parse([path], bindings)
 
 
 def _learner_state(folder: Path, wanted: str) -> tuple[Path, Any]:

@@ -11,7 +11,14 @@ import torch
 from absl import logging
 from torch import Tensor, nn
 
-from runners import config, meta_off_policy, meta_on_policy, off_policy, preflight
+from runners import (
+    config,
+    meta_off_policy,
+    meta_on_policy,
+    off_policy,
+    policy_card,
+    preflight,
+)
 from runners.checkpoint import Checkpointer, ConfigMismatch
 from runners.config import ConfigError
 from runners.devices import named_device
@@ -74,6 +81,7 @@ class Parts:
     checkpointer: Checkpointer
     progress: Progress
     streams: GlobalStreams
+    recorder: Any = None
     evaluated: dict[str, int] = field(default_factory=lambda: {"step": -1})
 
     def state(self) -> dict[str, Any]:
@@ -109,6 +117,7 @@ def train(
     logger: Logger | None = None,
     checkpointer: Checkpointer | None = None,
     progress: Progress | None = None,
+    recorder: Any = None,
     seed: int = 0,
     device: str = "cpu",
     threads: int | None = None,
@@ -132,6 +141,8 @@ def train(
         logger: writes the metrics.
         checkpointer: saves and restores.
         progress: shows how far it is.
+        recorder: films the policy after evaluations (`runners.video_recorder`); None to leave that
+            out.
         seed: of every random stream of the training.
         device: of the learner.
         threads: of torch on the CPU; None leaves its own choice.
@@ -168,6 +179,7 @@ def train(
             checkpointer or Checkpointer(),
             progress or Progress(),
             streams,
+            recorder,
         )
         for one in (evaluator, commit_evaluator):
             if one is not None:
@@ -193,6 +205,8 @@ def train(
             return _run(parts, run, signals, total_steps, text, resume, seed)
     finally:
         parts.loop.close()
+        if parts.recorder is not None:
+            parts.recorder.close()
         for one in (parts.evaluator, parts.commit_evaluator):
             if one is not None:
                 one.close()
@@ -217,14 +231,15 @@ def _run(
         run.note_operative(config.operative_text())
         status(RUNNING, step=loop.step)
         with parts.progress:
-            finished = _drive(parts, run, signals, total_steps)
+            finished = _drive(parts, run, signals, total_steps, text)
         run.note_operative(config.operative_text())
         saved = parts.checkpointer.save(loop.step, **parts.state())
         if finished:
-            export_policy(
-                run.path / "policy", parts.learner, loop.step, protocol=parts.suite.protocol()
-            )
+            about = policy_card.facts(text, parts.suite, run.path, loop.step)
+            export_policy(run.path / "policy", parts.learner, loop.step, **about)
             status(DONE, step=loop.step, exit_code=0)
+            if parts.recorder is not None:
+                parts.recorder.wait(lambda: signals.requested)
             return DONE
         if not saved and not parts.checkpointer.steps_on_disk():
             raise RuntimeError(f"stopped by {signals.requested}, and no checkpoint could be kept")
@@ -274,11 +289,11 @@ def _open(parts: Parts, run: RunFolder, total_steps: int, text: str, resume: str
     )
 
 
-def _drive(parts: Parts, run: RunFolder, signals: Signals, total_steps: int) -> bool:
+def _drive(parts: Parts, run: RunFolder, signals: Signals, total_steps: int, text: str) -> bool:
     """The loop of the whole project; whether it reached the end."""
     loop, evaluator, checkpointer = parts.loop, parts.evaluator, parts.checkpointer
     try:
-        _evaluate_if_due(parts, run, signals)  # an evaluation that a signal cut short
+        _evaluate_if_due(parts, run, signals, text)  # an evaluation that a signal cut short
         while not signals.requested and (loop.step < total_steps or loop.pending):
             commits = loop.closing and parts.learner.commits
             before = _around_commit(parts, "before") if commits else {}
@@ -288,11 +303,11 @@ def _drive(parts: Parts, run: RunFolder, signals: Signals, total_steps: int) -> 
             if metrics:
                 metrics = parts.logger.write(step, {**metrics, **_used()})
             parts.progress.update(step, metrics, loop.updates)
-            _evaluate_if_due(parts, run, signals)
+            _evaluate_if_due(parts, run, signals, text)
             if checkpointer.due(step):
                 checkpointer.save(step, **parts.state())
         if not signals.requested and evaluator and parts.evaluated["step"] != loop.step:
-            _evaluate(parts, run, signals)
+            _evaluate(parts, run, signals, text)
     except Interruption:
         return False
     return not signals.requested
@@ -306,14 +321,14 @@ def _used() -> dict[str, float]:
     return {"sys/rss_gib": process.memory_info().rss / preflight.GIB, "sys/cpu_s": spent}
 
 
-def _evaluate_if_due(parts: Parts, run: RunFolder, signals: Signals) -> None:
+def _evaluate_if_due(parts: Parts, run: RunFolder, signals: Signals, text: str) -> None:
     if parts.evaluator is None or parts.loop.pending:
         return  # in the middle of the updates of this step
     if parts.evaluator.due(parts.loop.step) and not signals.requested:
-        _evaluate(parts, run, signals)
+        _evaluate(parts, run, signals, text)
 
 
-def _evaluate(parts: Parts, run: RunFolder, signals: Signals) -> None:
+def _evaluate(parts: Parts, run: RunFolder, signals: Signals, text: str) -> None:
     """Evaluate, and tell everybody; a signal drops it, and the resumed run does it again."""
     step, evaluator = parts.loop.step, parts.evaluator
     assert evaluator is not None
@@ -325,6 +340,8 @@ def _evaluate(parts: Parts, run: RunFolder, signals: Signals) -> None:
     evaluator.write_result(run.results, step, parts.suite, metrics)
     if evaluator.score(metrics) > parts.checkpointer.best_score:
         parts.checkpointer.mark_best(step, evaluator.score(metrics), learner=parts.learner)
+    if parts.recorder is not None:
+        parts.recorder(run.path, step, parts.suite, parts.learner, text)
 
 
 def _around_commit(parts: Parts, when: str) -> dict[str, float]:

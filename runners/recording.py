@@ -1,0 +1,227 @@
+"""What `python -m runners.record` does, as functions."""
+
+import importlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import gin
+
+from runners import config, rendering
+from runners.config import ConfigError
+from runners.contact_sheet import write_contact_sheet
+from runners.evaluation import device_of, evaluating, untouched_randomness
+from runners.filming import Act, Episode, Film, Studio, one_of_each, policy_act, random_act
+from runners.rollouts import Rollouts
+from runners.saved_run import SavedRun
+from runners.video import write_video
+
+SHEET_PICTURES = 6
+
+
+@dataclass(frozen=True)
+class Source:
+    """Who acts, and where."""
+
+    suite: Any
+    prefix: str
+    """What names of files begin with."""
+    title: str
+    folder: Path | None
+    """Where files go if nothing else is said."""
+    learner: Any = None
+    """None acts at random."""
+    evaluator: Any = None
+
+
+def policy_of(run: Path | str, checkpoint: str = "latest", device: str = "cpu") -> Source:
+    """The policy of a run, or an exported one.
+
+    Raises:
+        ConfigError: no run, or no such checkpoint.
+    """
+    saved = SavedRun(run, checkpoint, device)
+    evaluator = saved.evaluator()
+    kind = "stochastic" if _explores(saved.learner, evaluator) else "deterministic"
+    return Source(
+        saved.suite,
+        f"step_{saved.step:012d}",
+        f"{saved.suite.name}, step {saved.step:,}, {kind} policy",
+        saved.folder / "videos",
+        saved.learner,
+        evaluator,
+    )
+
+
+def random_on(
+    files: Sequence[str], bindings: Sequence[str] = (), search_paths: Sequence[str] = ()
+) -> Source:
+    """Random actions on the suite of gin files.
+
+    Raises:
+        ConfigError: something is wrong with them, or they bind no `train.suite`.
+    """
+    training: Any = importlib.import_module("runners.training")
+    config.parse(files, bindings, search_paths)
+    with config.config_errors():
+        suite = gin.get_bindings(training.train).get("suite")
+    if suite is None:
+        raise ConfigError(f"--gin_file={files[-1]}: binds no train.suite; take one of gin/envs")
+    return Source(suite, "random", f"{suite.name}, random actions", None)
+
+
+def record(
+    source: Source,
+    folder: Path | None = None,
+    *,
+    tasks: Sequence[str] = (),
+    episodes: int = 10,
+    every: int = 0,
+    size: int = 480,
+    sheet_only: bool = False,
+    adaptations: int | None = None,
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+) -> list[Path]:
+    """Film each task, a success and a failure where there are both; then draw the contact sheet.
+
+    A meta-learner is filmed before and after adaptation, on a task of each name that it may not
+    have seen (of the split that its evaluator names last).
+
+    Args:
+        source: who acts, and where.
+        folder: for the files.
+        tasks: names; all if empty.
+        episodes: played of each task at most.
+        every: steps between two pictures; 0 for 20 pictures a second.
+        size: width and height of a video.
+        sheet_only: no videos.
+        adaptations: of a meta-learner; as in its evaluations if None.
+        seed: of environments and random actions.
+        say: is told each file, as it is written.
+
+    Returns:
+        The files.
+
+    Raises:
+        ConfigError: a task that there is not, or tasks that cannot be filmed.
+        RenderingError: the tasks need OpenGL, and no back end works.
+    """
+    folder = folder or source.folder or Path("videos")
+    chosen = _chosen(source, tasks)
+    meta = hasattr(source.learner, "adapt")
+    if adaptations is not None and not meta:
+        raise ConfigError("--adaptations: this run has no meta-learner; leave the flag out")
+    _prepare(source.suite, chosen[0], say)
+    files: list[Path] = []
+    shown: list[Film] = []
+    with untouched_randomness(seed):
+        for task in chosen:
+            begin = time.perf_counter()
+            studio = Studio(source.suite, task, seed)
+            try:
+                played = (
+                    _before_and_after(source, studio, adaptations, seed)
+                    if meta
+                    else _both(source, studio, episodes, seed)
+                )
+                for number, (mark, episode) in enumerate(played):
+                    name = f"{source.prefix}_{task.name}{mark}_{episode.outcome}"
+                    if not sheet_only:
+                        film = studio.film(episode, size, every=every)
+                        path = write_video(folder / f"{name}.mp4", film.pictures, film.rate)
+                        files.append(path)
+                        seconds = time.perf_counter() - begin
+                        say(f"{path}  ({len(episode.actions)} steps, {seconds:.0f} s)")
+                    if number == (len(played) - 1 if meta else 0):
+                        shown.append(studio.film(episode, size, pictures=SHEET_PICTURES))
+            finally:
+                studio.close()
+    path = folder / f"{source.prefix}_sheet.png"
+    title = source.title
+    if meta:
+        title += f", adapted {adaptations or source.evaluator.adaptations} times"
+    files.append(write_contact_sheet(path, shown, title))
+    say(str(path))
+    return files
+
+
+def _chosen(source: Source, names: Sequence[str]) -> list[Any]:
+    meta = hasattr(source.learner, "adapt")
+    split = source.evaluator.splits[-1] if meta else "train"
+    known = {task.name: task for task in source.suite.tasks(split)}
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"--tasks={name}: {source.suite.name} has {', '.join(known)}")
+    return [known[name] for name in names] if names else list(known.values())
+
+
+def _prepare(suite: Any, task: Any, say: Callable[[str], None]) -> None:
+    """See that one picture can be taken, and choose the back end that takes it."""
+    environment = suite.build((task,))(task)
+    try:
+        if environment.needs_gl:
+            tried = rendering.choose()
+            say(
+                f"pictures by {tried.backend} ({tried.drawn_by}), "
+                f"{tried.seconds:.2f} s for one of 480x480"
+            )
+        environment.reset(options={"goal": task.goals[0]})
+        environment.picture(16, 16)
+    except NotImplementedError as error:
+        raise ConfigError(f"the tasks of {suite.name} have no pictures; nothing to film") from error
+    finally:
+        environment.close()
+
+
+def _both(source: Source, studio: Studio, episodes: int, seed: int) -> list[tuple[str, Episode]]:
+    """A success and a failure of one task, as far as there are both."""
+    goals = [goal for _, goal in zip(range(episodes), _again(studio.task.goals), strict=False)]
+    if source.learner is None:
+        return [
+            ("", one) for one in one_of_each(studio, goals, random_act(source.suite.spec, seed))
+        ]
+    explore = _explores(source.learner, source.evaluator)
+    if not explore:
+        goals = goals[: len(studio.task.goals)]  # again would be the same again
+    with evaluating(source.learner):
+        act = policy_act(source.learner, studio.task, explore)
+        return [("", one) for one in one_of_each(studio, goals, act)]
+
+
+def _before_and_after(
+    source: Source, studio: Studio, adaptations: int | None, seed: int
+) -> list[tuple[str, Episode]]:
+    """An episode with the prior, and one after some adaptations, with the task's first goal."""
+    learner, evaluator = source.learner, source.evaluator
+    task = replace(studio.task, goals=studio.task.goals[:1])
+    count = evaluator.adaptations if adaptations is None else adaptations
+    rollouts = Rollouts(
+        source.suite, 1, evaluator.episodes, at_once=1, seed=seed, purpose="evaluation"
+    )
+    marked = []
+    try:
+        with evaluating(learner):
+            latent = learner.prior(1).to(device_of(learner))
+            for number in range(count + 1):
+                if number in (0, count):
+                    act: Act = policy_act(learner, task, True, latent["latent"])
+                    marked.append((f"_adapted-{number}", studio.play(task.goals[0], act)))
+                if number < count:
+                    experience = rollouts.collect(learner, (task,), latent["latent"])
+                    latent = learner.adapt(experience, latent)
+    finally:
+        rollouts.close()
+    return marked
+
+
+def _explores(learner: Any, evaluator: Any) -> bool:
+    """Whether actions are sampled, as in the run's evaluations."""
+    return hasattr(learner, "adapt") or bool(getattr(evaluator, "explore", False))
+
+
+def _again(goals: Sequence[int]) -> Iterator[int]:
+    while True:
+        yield from goals
