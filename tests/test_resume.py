@@ -71,7 +71,7 @@ CAVIA = {
 }
 SHORT = {"ITERATIONS": 60, "HORIZON": 10}
 PEARL = {
-    "ITERATIONS": 40,  # long enough for all the kills
+    "ITERATIONS": 24,  # long enough for all the kills
     "PointRobotSuite.sizes": "(6, 3)",
     "HORIZON": 5,
     "TASKS_PER_ITERATION": 3,
