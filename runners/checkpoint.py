@@ -218,6 +218,17 @@ class Checkpointer:
         """Steps of the checkpoints in the folder, oldest first."""
         return steps_in(self.folder)
 
+    def check(self, checkpoint: Path, config: str) -> None:
+        """See that a run of this configuration may go on from another run's checkpoint.
+
+        Raises:
+            DamagedError: a file of it is damaged.
+            ConfigMismatch: as `restore`.
+        """
+        self.config = config
+        verify(checkpoint)
+        self._compare(checkpoint, read_about(checkpoint))
+
     def _compare(self, checkpoint: Path, about: dict[str, Any]) -> None:
         lines = differences({"format": str(about["format"])}, {"format": str(FORMAT)})
         if self.config and about["config"]:

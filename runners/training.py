@@ -25,6 +25,7 @@ from runners.devices import named_device
 from runners.evaluation import Evaluator
 from runners.health import NonFiniteError
 from runners.logs import Logger
+from runners.manifest import DamagedError
 from runners.policy_file import export_policy
 from runners.progress import Progress
 from runners.rehearsal import rehearse
@@ -200,6 +201,8 @@ def train(
             return DONE
         text = config.config_text()
         run.check(text, resume, parts.checkpointer.override)
+        if resume not in ("auto", "never"):
+            _check_source(parts.checkpointer, run, text, resume)
         preflight.check(wanted, run.path, preflight.bytes_in(run.checkpoints))
         with run.claimed(), log_file(run.path), Signals() as signals:
             return _run(parts, run, signals, total_steps, text, resume, seed)
@@ -210,6 +213,16 @@ def train(
         for one in (parts.evaluator, parts.commit_evaluator):
             if one is not None:
                 one.close()
+
+
+def _check_source(checkpointer: Any, run: RunFolder, text: str, resume: str) -> None:
+    """Refuse another run's checkpoint that does not fit, before anything of it is copied."""
+    try:
+        checkpointer.check(run.source(resume), text)
+    except DamagedError as error:
+        raise ConfigError(f"--resume={resume}: {error}; give an older checkpoint") from error
+    except ConfigMismatch as error:
+        raise ConfigError(str(error)) from error
 
 
 def _run(

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -335,6 +336,26 @@ def test_another_folder_goes_on_from_a_run(tmp_path, whole):
     before = {f: f.read_bytes() for f in stopped.rglob("*") if f.is_file()}
     assert_same_run(one, finish("must", tmp_path / "c", f"--resume={stopped}"))
     assert before == {f: f.read_bytes() for f in stopped.rglob("*") if f.is_file()}
+
+
+def test_a_checkpoint_that_cannot_be_gone_on_with_leaves_no_folder(tmp_path, whole, capsys):
+    """Of another seed, or damaged: one line each, and the next try is no worse off."""
+    other, damaged = tmp_path / "other", tmp_path / "damaged"
+    for copy in (other, damaged):
+        shutil.copytree(whole("must"), copy)
+    last = damaged / "checkpoints" / f"step_{newest(damaged):012d}" / "learner.safetensors"
+    last.write_bytes(last.read_bytes()[:-1] + b"?")
+    file, values = CASES["must"]
+    bindings = [f"--gin={name} = {value}" for name, value in values.items()]
+    command = ["train", f"--gin_file={file}", *bindings, f"--workdir={tmp_path / 'new'}"]
+    for flags, said in (
+        (["--seed=6", f"--resume={other}"], "SEED: 5 -> 6"),
+        (["--seed=5", f"--resume={damaged}"], "learner.safetensors"),
+    ):
+        assert train.main([*command, *flags]) == 2
+        error = capsys.readouterr().err
+        assert said in error and "Traceback" not in error
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_flipped_byte_is_caught_and_the_older_checkpoint_used(tmp_path, whole):
