@@ -42,9 +42,14 @@ def success(result: dict[str, Any]) -> dict[str, Any]:
     short = {key: result[key] for key in (*kept, *rates) if key in result}
     if "tasks" in result:
         short["tasks"] = {name: task["success_rate"] for name, task in result["tasks"].items()}
-    if "splits" in result:
-        short["splits"] = {split: there["steps"] for split, there in result["splits"].items()}
+    for group in ("splits", "runs"):  # of a meta-learner's evaluation
+        if group in result:
+            short[group] = {name: _without_tasks(there) for name, there in result[group].items()}
     return short
+
+
+def _without_tasks(part: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in part.items() if key not in ("tasks", "reaction")}
 
 
 def _lines(text: str) -> list[str]:

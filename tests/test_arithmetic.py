@@ -93,7 +93,13 @@ def updates(made: SAC, number: int) -> list[dict[str, Tensor]]:
     return metrics
 
 
-@pytest.mark.parametrize("kind", TRUNKS)
+QUICK = ("mlp", "masked")
+"""The others, whose layers are compiled in the networks' own tests, take half a minute each."""
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=() if k in QUICK else pytest.mark.slow) for k in TRUNKS]
+)
 def test_a_compiled_update_equals_the_eager_one(kind, monkeypatch) -> None:
     """One graph without a break: nothing in it waits for the device or depends on values."""
     whole = functools.partial(torch.compile, backend="aot_eager", fullgraph=True)
