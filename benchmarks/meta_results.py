@@ -9,8 +9,14 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-from two_tasks import Records, load, minutes, series
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt  # noqa: E402
+from two_tasks import Records, minutes, series  # noqa: E402
+
+from runners.records import read_records  # noqa: E402
 
 METHODS = {
     "2D navigation": {
@@ -68,7 +74,7 @@ def finished(folder: Path, names: Iterable[str]) -> list[Run]:
     runs = []
     for name in names:
         for path in sorted((folder / name).glob("seed_*")):
-            records = load(path)
+            records = read_records(path / "metrics.jsonl")
             if '"DONE"' in (path / "status.json").read_text():
                 runs.append((name, int(path.name.removeprefix("seed_")), records))
     return runs
@@ -137,7 +143,7 @@ def expectations(name: str, steps: list[dict[int, float]]) -> Iterable[tuple[str
 def plot(runs: list[Run], path: Path) -> None:
     """Return before and after adaptation against iterations, a panel for each environment."""
     groups = {title: names for title, names in METHODS.items() if {n for n, *_ in runs} & {*names}}
-    figure, axes = plt.subplots(1, len(groups), figsize=(5.0 * len(groups), 4.2), squeeze=False)
+    figure, axes = plt.subplots(1, len(groups), figsize=(5.4 * len(groups), 5.0), squeeze=False)
     for axis, (title, names) in zip(axes[0], groups.items(), strict=True):
         for i, (name, label) in enumerate(names.items()):
             seeds = [curves(records) for there, _, records in runs if there == name]
@@ -156,7 +162,7 @@ def plot(runs: list[Run], path: Path) -> None:
                     )
         axis.set(title=title, xlabel="iterations")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
     axes[0][0].set_ylabel("return on test tasks")
     figure.tight_layout()
     figure.savefig(path, dpi=110)

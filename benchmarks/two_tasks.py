@@ -4,14 +4,17 @@ A run is `<experiment>/seed_<n>/metrics.jsonl`.
 """
 
 import statistics
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from runners import figures
-from runners.records import read_records
-from runners.result_tables import with_seeds
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from runners import figures  # noqa: E402
+from runners.records import read_records  # noqa: E402
+from runners.result_tables import with_seeds  # noqa: E402
 
 TASKS = ("reach-v3", "drawer-close-v3")
 LAST = (60_000, 70_000, 80_000)  # 30, 35 and 40 thousand steps of each task
