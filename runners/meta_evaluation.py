@@ -1,9 +1,7 @@
 """MetaEvaluator: what a meta-learner does before, and after each of some adaptation steps."""
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
-from time import perf_counter
 from typing import Any, Protocol
 
 import gin
@@ -15,8 +13,9 @@ from torch import Tensor
 
 from runners.compatibility import versions
 from runners.evaluation import device_of, evaluating, untouched_randomness
-from runners.evaluation_results import Scheduled, Table, write_arrays, write_result
+from runners.evaluation_results import Table, write_arrays
 from runners.regimes import ON_POLICY, check_evaluator
+from runners.rollout_evaluation import RolloutEvaluator
 from runners.rollouts import Rollouts, check_draw, check_numbers, returns, successes
 
 SPLITS = ("train", "test")
@@ -40,7 +39,7 @@ class Recorder(Protocol):
 
 
 @gin.configurable
-class MetaEvaluator(Scheduled):
+class MetaEvaluator(RolloutEvaluator):
     """For each of some tasks: episodes, one adaptation to them, new episodes, and so on.
 
     Step 0 is the policy that has seen nothing; step k has adapted k times, each time to the newest
@@ -75,22 +74,17 @@ class MetaEvaluator(Scheduled):
         seed: int = 0,
         recorder: Recorder | None = None,
     ) -> None:
-        super().__init__(interval)
+        super().__init__(interval, seed)
         given = {"num_tasks": num_tasks, "adaptations": adaptations, "episodes": episodes}
         check_numbers("MetaEvaluator", given, episodes_at_once)
         splits = tuple(splits)
         if not splits or not set(splits) <= set(SPLITS) or len(set(splits)) < len(splits):
             raise ValueError(f"MetaEvaluator.splits must be among {SPLITS}, got {splits}")
         self.num_tasks, self.episodes, self.at_once = num_tasks, episodes, episodes_at_once
-        self.adaptations, self.splits, self.seed = adaptations, splits, seed
-        self.recorder = recorder
-        self.success = torch.zeros(0)
+        self.adaptations, self.splits, self.recorder = adaptations, splits, recorder
         self.returns: dict[str, Tensor] = {}
         self.successes: dict[str, Tensor] = {}
         self.last_successes: dict[str, Tensor] = {}
-        self._tasks: dict[str, tuple[Any, ...]] = {}
-        self._rollouts: Rollouts | None = None
-        self._start: Any = None
 
     def __call__(self, suite: Any, learner: Any) -> dict[str, float]:
         """Evaluate `learner`.
@@ -106,17 +100,7 @@ class MetaEvaluator(Scheduled):
         if self.recorder is not None:
             self.recorder.check(learner)
             self.recorder.begin()
-        try:
-            with untouched_randomness(self.seed):
-                rollouts = self._open(suite)
-            for split in self.splits:
-                rollouts.load_state_dict(self._start, self._tasks[split])
-                with untouched_randomness(self.seed), evaluating(learner):
-                    self._run(split, rollouts, learner)
-        except BaseException:
-            self.close()  # environments in an unknown state are not used again
-            raise
-        self._done()
+        self._evaluate(suite, learner)
         metrics = {}
         for split in self.splits:
             for step in range(self.adaptations + 1):
@@ -129,10 +113,6 @@ class MetaEvaluator(Scheduled):
             metrics[f"eval/{tag}"] = metrics[f"eval/{tag}/{split}/step_{self.adaptations}"]
         metrics["eval/return_before"] = metrics[f"eval/return/{split}/step_0"]
         return metrics
-
-    def score(self, metrics: dict[str, float]) -> float:
-        """What the best checkpoint is chosen by: the return after the last step."""
-        return metrics["eval/return"]
 
     def check(self, suite: Any, learner: Any) -> None:
         """Refuse what does not fit.
@@ -147,23 +127,31 @@ class MetaEvaluator(Scheduled):
         if self.recorder is not None:
             self.recorder.check(learner)
 
-    def _open(self, suite: Any) -> Rollouts:
-        if self._rollouts is None or self._rollouts.suite is not suite:
-            self.close()
-            self._rollouts = Rollouts(
-                suite,
-                self.num_tasks,
-                self.episodes,
-                at_once=self.at_once,
-                seed=self.seed,
-                purpose="evaluation",
-            )
-            for split in self.splits:
-                generator = np.random.default_rng((self.seed, SPLITS.index(split)))
-                self._tasks[split] = tuple(suite.sample(self.num_tasks, split, generator))
-            self._rollouts.open(self._tasks[self.splits[0]]).reset()
-            self._start = self._rollouts.state_dict()
-        return self._rollouts
+    @property
+    def _first(self) -> str:
+        return self.splits[0]
+
+    def _build(self, suite: Any) -> Rollouts:
+        for split in self.splits:
+            generator = np.random.default_rng((self.seed, SPLITS.index(split)))
+            self._tasks[split] = tuple(suite.sample(self.num_tasks, split, generator))
+        return Rollouts(
+            suite,
+            self.num_tasks,
+            self.episodes,
+            at_once=self.at_once,
+            seed=self.seed,
+            purpose="evaluation",
+        )
+
+    def _rows(self, split: str) -> Sequence[Any]:
+        return self._tasks[split]
+
+    def _measure(self, rollouts: Rollouts, learner: Any) -> None:
+        for split in self.splits:
+            self._restart(split)
+            with untouched_randomness(self.seed), evaluating(learner):
+                self._run(split, rollouts, learner)
 
     def _run(self, split: str, rollouts: Rollouts, learner: Any) -> None:
         latent = learner.prior(self.num_tasks).to(device_of(learner))
@@ -248,7 +236,7 @@ class MetaEvaluator(Scheduled):
         name: str = "",
     ) -> Path | None:
         """As `Evaluator.write_result`."""
-        path = write_result(folder, name or str(step), self.result(step, suite, metrics))
+        path = super().write_result(folder, step, suite, metrics, name=name)
         if path is None or self.recorder is None:
             return path
         arrays = {key: value.numpy() for key, value in self.recorder.summary().items()}
@@ -268,25 +256,19 @@ class MetaEvaluator(Scheduled):
 
     def rehearse(self, suite: Any, learner: Any) -> float:
         """Seconds that an evaluation will take, from a short one."""
-        short = copy.copy(self)
-        short.close = lambda: None  # type: ignore[method-assign]
-        short._rollouts, short._tasks = None, {}
-        short.episodes = self.episodes if self.at_once is None else self.at_once
-        short.adaptations, short.splits = 1, self.splits[:1]
-        start = perf_counter()
-        try:
-            short(suite, learner)
-        finally:
-            if short._rollouts is not None:
-                short._rollouts.close()
-        factor = len(self.splits) * (self.adaptations + 1) / 2 * self.episodes / short.episodes
-        return (perf_counter() - start) * factor
-
-    def close(self) -> None:
-        """Close the environments; the next evaluation opens new ones."""
-        rollouts, self._rollouts = self._rollouts, None
-        if rollouts is not None:
-            rollouts.close()
+        episodes = self.episodes if self.at_once is None else self.at_once
+        seconds = self._seconds(
+            suite,
+            learner,
+            episodes=episodes,
+            adaptations=1,
+            splits=self.splits[:1],
+            returns={},
+            successes={},
+            last_successes={},
+        )
+        factor = len(self.splits) * (self.adaptations + 1) / 2 * self.episodes / episodes
+        return seconds * factor
 
 
 def half_width(values: Tensor) -> float:

@@ -3,10 +3,7 @@
 The protocol of PEARL (Rakelly et al., ICML 2019).
 """
 
-import copy
 from collections.abc import Sequence
-from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import gin
@@ -18,15 +15,16 @@ from torch import Tensor
 from runners.compatibility import versions
 from runners.contexts import KEPT, SPARSE, context_of, drawn, transitions
 from runners.evaluation import device_of, evaluating, untouched_randomness
-from runners.evaluation_results import Scheduled, Table, write_result
+from runners.evaluation_results import Table
 from runners.meta_evaluation import SPLITS, half_width
 from runners.regimes import POSTERIOR, check_evaluator
+from runners.rollout_evaluation import RolloutEvaluator
 from runners.rollouts import Rollouts, returns, successes
 from runners.task_lists import listed_tasks
 
 
 @gin.configurable
-class PosteriorEvaluator(Scheduled):
+class PosteriorEvaluator(RolloutEvaluator):
     """Of each task episodes one after the other, each with a latent of all that came before.
 
     The first `prior_episodes` have latents drawn from the prior; each later one has a latent drawn
@@ -77,7 +75,7 @@ class PosteriorEvaluator(Scheduled):
         splits: Sequence[str] = SPLITS,
         seed: int = 0,
     ) -> None:
-        super().__init__(interval)
+        super().__init__(interval, seed)
         given = {"steps": steps, "prior_episodes": prior_episodes, "repetitions": repetitions}
         limits = {"context_size": context_size, "num_tasks": num_tasks, "at_once": at_once}
         given |= {name: value for name, value in limits.items() if value is not None}
@@ -90,13 +88,9 @@ class PosteriorEvaluator(Scheduled):
         self.steps, self.prior_episodes, self.repetitions = steps, prior_episodes, repetitions
         self.context_size, self.sparse, self.at_once = context_size, sparse, at_once
         self.num_tasks, self.goals = num_tasks, {"train": train_goals, "test": test_goals}
-        self.splits, self.seed = splits, seed
-        self.success = torch.zeros(0)
+        self.splits = splits
         self.returns: dict[str, Tensor] = {}
         self.successes: dict[str, Tensor] = {}
-        self._tasks: dict[str, tuple[Any, ...]] = {}
-        self._rollouts: Rollouts | None = None
-        self._start: Any = None
 
     def __call__(self, suite: Any, learner: Any) -> dict[str, float]:
         """Evaluate `learner`.
@@ -108,17 +102,7 @@ class PosteriorEvaluator(Scheduled):
             is its first one's. `self.returns` and `self.successes` hold every episode by split,
             `[tasks, repetitions, episodes]`, nan behind the last one of a task.
         """
-        try:
-            with untouched_randomness(self.seed):
-                rollouts = self._open(suite)
-            for split in self.splits:
-                rollouts.load_state_dict(self._start, self._rows(split)[: rollouts.num_tasks])
-                with untouched_randomness(self.seed), evaluating(learner):
-                    self._run(split, rollouts, learner)
-        except BaseException:
-            self.close()  # environments in an unknown state are not used again
-            raise
-        self._done()
+        self._evaluate(suite, learner)
         metrics = {}
         for split in self.splits:
             for tag, scores in (("return", self.returns), ("success_rate", self.successes)):
@@ -133,10 +117,6 @@ class PosteriorEvaluator(Scheduled):
             metrics[f"eval/{tag}"] = metrics[f"eval/{tag}/{split}/last"]
         metrics["eval/return_before"] = metrics[f"eval/return/{split}/episode_1"]
         return metrics
-
-    def score(self, metrics: dict[str, float]) -> float:
-        """What the best checkpoint is chosen by: the return of the last episode."""
-        return metrics["eval/return"]
 
     def check(self, suite: Any, learner: Any) -> None:
         """Refuse what does not fit.
@@ -158,26 +138,32 @@ class PosteriorEvaluator(Scheduled):
         draws = np.random.default_rng(self.seed).integers(len(tasks["train"]), size=len(tested))
         self._tasks = {"train": tuple(tasks["train"][i] for i in draws), "test": tested}
 
-    def _rows(self, split: str) -> list[Any]:
+    def _begun(self, split: str) -> list[Any]:
         """The tasks, each as often as it is begun anew."""
         return [task for task in self._tasks[split] for _ in range(self.repetitions)]
 
-    def _open(self, suite: Any) -> Rollouts:
-        if self._rollouts is None or self._rollouts.suite is not suite:
-            self.close()
-            self._draw(suite)
-            rows = self._rows(self.splits[0])
-            keep = (*KEPT, SPARSE) if self.sparse else KEPT
-            number = min(len(rows), self.at_once or len(rows))
-            self._rollouts = Rollouts(
-                suite, number, 1, seed=self.seed, purpose="evaluation", keep=keep
-            )
-            self._rollouts.open(rows[:number]).reset()
-            self._start = self._rollouts.state_dict()
-        return self._rollouts
+    @property
+    def _first(self) -> str:
+        return self.splits[0]
+
+    def _build(self, suite: Any) -> Rollouts:
+        self._draw(suite)
+        number = len(self._begun(self._first))
+        self._places = min(number, self.at_once or number)
+        keep = (*KEPT, SPARSE) if self.sparse else KEPT
+        return Rollouts(suite, self._places, 1, seed=self.seed, purpose="evaluation", keep=keep)
+
+    def _rows(self, split: str) -> list[Any]:
+        return self._begun(split)[: self._places]
+
+    def _measure(self, rollouts: Rollouts, learner: Any) -> None:
+        for split in self.splits:
+            self._restart(split)
+            with untouched_randomness(self.seed), evaluating(learner):
+                self._run(split, rollouts, learner)
 
     def _run(self, split: str, rollouts: Rollouts, learner: Any) -> None:
-        rows, number = self._rows(split), rollouts.num_tasks
+        rows, number = self._begun(split), rollouts.num_tasks
         generator = torch.Generator().manual_seed(self.seed)
         parts: list[list[Tensor]] = []
         for first in range(0, len(rows), number):
@@ -288,18 +274,6 @@ class PosteriorEvaluator(Scheduled):
         rows = [row(split, episode) for split, there in splits for episode in there["episodes"]]
         return Table(header, rows, [row(split, there["last"]) for split, there in splits])
 
-    def write_result(
-        self,
-        folder: Path | str,
-        step: int,
-        suite: Any,
-        metrics: dict[str, float],
-        *,
-        name: str = "",
-    ) -> Path | None:
-        """As `Evaluator.write_result`."""
-        return write_result(folder, name or str(step), self.result(step, suite, metrics))
-
     def adjust(self, suite: Any, episodes: int | None, seed: int | None) -> None:
         """Begin each task anew as often as `episodes` says, and take another seed, if given."""
         self.seed = self.seed if seed is None else seed
@@ -307,24 +281,10 @@ class PosteriorEvaluator(Scheduled):
 
     def rehearse(self, suite: Any, learner: Any) -> float:
         """Seconds that an evaluation will take, from a short one: a single episode of each task."""
-        short = copy.copy(self)
-        short.close = lambda: None  # type: ignore[method-assign]
-        short._rollouts, short.returns, short.successes = None, {}, {}
-        short.steps, short.splits = 1, self.splits[:1]
-        start = perf_counter()
-        try:
-            short(suite, learner)
-        finally:
-            if short._rollouts is not None:
-                short._rollouts.close()
+        changes = {"steps": 1, "splits": self.splits[:1], "returns": {}, "successes": {}}
+        seconds = self._seconds(suite, learner, **changes)
         episodes: int = -(-self.steps // suite.spec.horizon)
-        return (perf_counter() - start) * len(self.splits) * episodes
-
-    def close(self) -> None:
-        """Close the environments; the next evaluation opens new ones."""
-        rollouts, self._rollouts = self._rollouts, None
-        if rollouts is not None:
-            rollouts.close()
+        return seconds * len(self.splits) * episodes
 
 
 def _last(scores: Tensor) -> Tensor:

@@ -3,10 +3,7 @@
 The protocol of TIGR and CEMRL; see `runners.window_schedule` for the papers.
 """
 
-import copy
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import gin
@@ -15,10 +12,11 @@ from tensordict import TensorDict
 
 from runners.compatibility import versions
 from runners.evaluation import evaluating, untouched_randomness
-from runners.evaluation_results import Scheduled, Table, write_result
+from runners.evaluation_results import Table
 from runners.inference_scores import accuracy, matching, reaction
 from runners.meta_evaluation import half_width
 from runners.regimes import WINDOW, check_evaluator
+from runners.rollout_evaluation import RolloutEvaluator
 from runners.rollouts import padded, returns, successes
 from runners.window_rollouts import WindowRollouts
 
@@ -28,7 +26,7 @@ RUNS = tuple(
 
 
 @gin.configurable
-class WindowEvaluator(Scheduled):
+class WindowEvaluator(RolloutEvaluator):
     """Episodes of every task, each from an empty window: return, and what was inferred.
 
     A run is a split and a kind of policy, "test/deterministic" for example. Environments start each
@@ -69,7 +67,7 @@ class WindowEvaluator(Scheduled):
         reaction_steps: int = 20,
         suite: Any = None,
     ) -> None:
-        super().__init__(interval)
+        super().__init__(interval, seed)
         numbers = {
             "episodes": episodes,
             "episodes_at_once": 1 if episodes_at_once is None else episodes_at_once,
@@ -85,13 +83,9 @@ class WindowEvaluator(Scheduled):
         if not runs or not set(runs) <= set(RUNS) or len(set(runs)) < len(runs):
             raise ValueError(f"WindowEvaluator.runs must be among {RUNS}, got {runs}")
         self.window, self.episodes, self.at_once = window, episodes, episodes_at_once
-        self.num_tasks, self.runs, self.seed = num_tasks, runs, seed
+        self.num_tasks, self.runs = num_tasks, runs
         self.burn_in, self.reaction_steps, self.suite = burn_in, reaction_steps, suite
-        self.success = torch.zeros(0)
         self.scores: dict[str, dict[str, Any]] = {}
-        self._tasks: dict[str, tuple[Any, ...]] = {}
-        self._rollouts: WindowRollouts | None = None
-        self._start: Any = None
 
     def __call__(self, suite: Any, learner: Any) -> dict[str, float]:
         """Evaluate `learner`.
@@ -101,44 +95,37 @@ class WindowEvaluator(Scheduled):
             means over tasks and episodes, and `eval/return/<run>/<family>`; without a run's name
             those of the last one. `self.scores` holds every episode by run.
         """
-        suite = self.suite or suite
-        try:
-            with untouched_randomness(self.seed):
-                rollouts = self._open(suite)
-            for run in self.runs:
-                split, policy = run.split("/")
-                rollouts.load_state_dict(self._start, self._filled(split))
-                with untouched_randomness(self.seed), evaluating(learner):
-                    parts = [
-                        rollouts.run_all(learner, self._tasks[split], policy == "stochastic")
-                        for _ in range(self.episodes)
-                    ]
-                self.scores[run] = self._scored(learner, split, parts)
-        except BaseException:
-            self.close()  # environments in an unknown state are not used again
-            raise
-        self._done()
+        self._evaluate(self.suite or suite, learner)
         return self._metrics()
 
-    def _open(self, suite: Any) -> WindowRollouts:
-        if self._rollouts is None or self._rollouts.suite is not suite:
-            self.close()
-            for split in {run.split("/")[0] for run in self.runs}:
-                self._tasks[split] = _spread(suite.each(split), self.num_tasks)
-            largest = max(len(tasks) for tasks in self._tasks.values())
-            at_once = largest if self.at_once is None else min(self.at_once, largest)
-            self._rollouts = WindowRollouts(
-                suite, at_once, self.window, seed=self.seed, purpose="evaluation"
-            )
-            self._rollouts.open(self._filled(self.runs[0].split("/")[0])).reset()
-            self._start = self._rollouts.state_dict()
-        return self._rollouts
+    @property
+    def _first(self) -> str:
+        return self.runs[0].split("/")[0]
 
-    def _filled(self, split: str) -> list[Any]:
-        """As many tasks as there are environments."""
-        assert self._rollouts is not None
+    def _build(self, suite: Any) -> WindowRollouts:
+        for split in {run.split("/")[0] for run in self.runs}:
+            self._tasks[split] = _spread(suite.each(split), self.num_tasks)
+        largest = max(len(tasks) for tasks in self._tasks.values())
+        self._places = largest if self.at_once is None else min(self.at_once, largest)
+        return WindowRollouts(
+            suite, self._places, self.window, seed=self.seed, purpose="evaluation"
+        )
+
+    def _rows(self, split: str) -> list[Any]:
+        """The tasks again and again."""
         tasks = self._tasks[split]
-        return [tasks[i % len(tasks)] for i in range(self._rollouts.num_tasks)]
+        return [tasks[i % len(tasks)] for i in range(self._places)]
+
+    def _measure(self, rollouts: WindowRollouts, learner: Any) -> None:
+        for run in self.runs:
+            split, policy = run.split("/")
+            self._restart(split)
+            with untouched_randomness(self.seed), evaluating(learner):
+                parts = [
+                    rollouts.run_all(learner, self._tasks[split], policy == "stochastic")
+                    for _ in range(self.episodes)
+                ]
+            self.scores[run] = self._scored(learner, split, parts)
 
     def _scored(self, learner: Any, split: str, parts: list[TensorDict]) -> dict[str, Any]:
         longest = max(part.shape[2] for part in parts)
@@ -179,10 +166,6 @@ class WindowEvaluator(Scheduled):
             metrics[f"eval/{tag}"] = metrics[f"eval/{tag}/{last}"]
         self.success = self.scores[last]["success"].float().mean(-1)
         return metrics
-
-    def score(self, metrics: dict[str, float]) -> float:
-        """What the best checkpoint is chosen by: the return of the last run."""
-        return metrics["eval/return"]
 
     def check(self, suite: Any, learner: Any) -> None:
         """Refuse what does not fit.
@@ -255,18 +238,6 @@ class WindowEvaluator(Scheduled):
         header = ("run", "family", "return", "±95 %", "success", "accuracy")
         return Table(header, rows, [])
 
-    def write_result(
-        self,
-        folder: Path | str,
-        step: int,
-        suite: Any,
-        metrics: dict[str, float],
-        *,
-        name: str = "",
-    ) -> Path | None:
-        """As `Evaluator.write_result`."""
-        return write_result(folder, name or str(step), self.result(step, suite, metrics))
-
     def adjust(self, suite: Any, episodes: int | None, seed: int | None) -> None:
         """Take another number of episodes of each task, or another seed, if given."""
         self.seed = self.seed if seed is None else seed
@@ -274,23 +245,8 @@ class WindowEvaluator(Scheduled):
 
     def rehearse(self, suite: Any, learner: Any) -> float:
         """Seconds that an evaluation will take, from a short one."""
-        short = copy.copy(self)
-        short.close = lambda: None  # type: ignore[method-assign]
-        short._rollouts, short._tasks, short.scores = None, {}, {}
-        short.episodes, short.runs = 1, self.runs[-1:]
-        start = perf_counter()
-        try:
-            short(suite, learner)
-        finally:
-            if short._rollouts is not None:
-                short._rollouts.close()
-        return (perf_counter() - start) * len(self.runs) * self.episodes
-
-    def close(self) -> None:
-        """Close the environments; the next evaluation opens new ones."""
-        rollouts, self._rollouts = self._rollouts, None
-        if rollouts is not None:
-            rollouts.close()
+        seconds = self._seconds(suite, learner, episodes=1, runs=self.runs[-1:], scores={})
+        return seconds * len(self.runs) * self.episodes
 
 
 def _spread(tasks: Sequence[Any], number: int | None) -> tuple[Any, ...]:
