@@ -37,7 +37,10 @@ def main(argv: Sequence[str]) -> int:
     parser = Parser("python -m runners.doctor", description=__doc__, formatter_class=form)
     parser.add_argument("--workdir", "--logdir", default="runs", help="where runs will be kept")
     parser.add_argument("--nospeed", action="store_true", help="do not measure how fast it is")
-    given = parser.parse_args(list(argv)[1:])
+    try:
+        given = parser.parse_args(list(argv)[1:])
+    except SystemExit as end:  # help was asked for, or a flag is wrong
+        return int(end.code or FINISHED)
     bad = 0
     for finding in examination.examine(given.workdir, not given.nospeed):
         print(f"{finding.level:<5} {finding.what}: {finding.text}", flush=True)

@@ -187,10 +187,11 @@ def _whole(file):
 
 
 def _runs():
-    """Every file, the published runs that differ from others in numbers alone marked slow."""
+    """Every file; marked slow those that differ from others in numbers alone."""
     for file in FILES:
         many = file.parent.name in FAMILIES
         slow = many and not any(file.match(pattern) for pattern in SAMPLE)
+        slow |= file.name == "must_mt50.gin"  # must_mt10.gin with five times the tasks
         yield pytest.param(file, marks=pytest.mark.slow if slow else (), id=str(file))
 
 
