@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import gin
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,14 @@ def _own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_bindings():
+    """What a test binds is its own, in the member's wheel as well as in the workspace."""
+    gin.clear_config()
+    yield
+    gin.clear_config()
 
 
 @pytest.fixture(scope="session")
