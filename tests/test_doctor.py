@@ -161,10 +161,9 @@ def test_a_python_without_any_library_is_told_what_to_install(tmp_path):
 
 def test_wrong_flags_are_one_line_and_2(capsys):
     for flags in (["--sped"], ["runs"]):
-        with pytest.raises(SystemExit) as end:
-            doctor.main(["doctor", *flags])
+        assert doctor.main(["doctor", *flags]) == 2
         out, error = capsys.readouterr()
-        assert end.value.code == 2 and out == "" and error.count("\n") == 1 and flags[0] in error
+        assert out == "" and error.count("\n") == 1 and flags[0] in error
 
 
 def test_help_is_quick_and_loads_no_torch():
