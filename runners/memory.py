@@ -15,8 +15,9 @@ def keep_freed_memory() -> bool:
     """Let malloc keep freed blocks below 1 GiB for the next ones, where it is glibc's.
 
     It would give large ones, and the free end of the heap, back to the system and ask for them
-    again, and the kernel clears every page of them anew: almost half the time of an update on the
-    whole episodes of many tasks (docs/performance.md). What the environment says of malloc stays.
+    again, and the kernel clears every page of them anew: a tenth of the time of an iteration on the
+    episodes of 20 navigation tasks, nothing where tensors are small (`benchmarks/meta.py`, with and
+    without `--free_memory`). What the environment says of malloc stays.
 
     Returns:
         Whether it does now.

@@ -125,9 +125,9 @@ class WindowEvaluator(RolloutEvaluator):
                     rollouts.run_all(learner, self._tasks[split], policy == "stochastic")
                     for _ in range(self.episodes)
                 ]
-            self.scores[run] = self._scored(learner, split, parts)
+            self.scores[run] = self._scored(learner, parts)
 
-    def _scored(self, learner: Any, split: str, parts: list[TensorDict]) -> dict[str, Any]:
+    def _scored(self, learner: Any, parts: list[TensorDict]) -> dict[str, Any]:
         longest = max(part.shape[2] for part in parts)
         whole = torch.cat([padded(part, longest) for part in parts], 1)
         experience: TensorDict = whole.to("cpu")
