@@ -3,6 +3,7 @@
     python -m runners.evaluate runs/must_mt10/seed_1
     python -m runners.evaluate runs/must_mt10/seed_1 --checkpoint=best --seed=7
     python -m runners.evaluate runs/cavia_navigation/seed_0 --activations --activation_episodes=5
+    python -m runners.evaluate runs/tigr_point_robot/seed_0 --latents
     python -m runners.evaluate runs/must_mt10/seed_1/policy
 
 The last is an exported policy, which needs no more of the run than that folder (runners.export).
@@ -15,13 +16,15 @@ FOLDER/eval/evaluate_<step>_seed_<seed>.json. Exit codes: 0 done, 2 wrong input,
 import functools
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from runners.command_line import FINISHED, new_flags, one_folder, parse, wrong
+
+LATENTS = ("PosteriorEvaluator.latents", "WindowEvaluator.latents")
 
 
 def define_flags() -> flags.FlagValues:
@@ -61,6 +64,14 @@ def define_flags() -> flags.FlagValues:
         lower_bound=1,
         flag_values=values,
     )
+    flags.DEFINE_boolean(
+        "latents",
+        False,
+        "Of a learner that infers tasks (PEARL, TIGR, CEMRL): write what it inferred, beside the "
+        "JSON, as <the same name>_latents.npz, and draw the latents by true task and a mixture's "
+        "weights along episodes, as PNG and SVG.",
+        flag_values=values,
+    )
     return values
 
 
@@ -80,8 +91,14 @@ def main(argv: Sequence[str]) -> int:
         bindings = _recording(values)
         run = saved_run.SavedRun(parsed[0], values.checkpoint, values.device, bindings)
         evaluator = run.evaluator(values.episodes, values.seed)
-        if values.activations and (text := _unfit(evaluator, run.learner, config)):
+        unread = config.unused_bindings()
+        if values.activations and (text := _unfit(evaluator, run.learner, unread)):
             raise config.ConfigError(text)
+        if values.latents and set(LATENTS) <= set(unread):
+            raise config.ConfigError(
+                "--latents: this run's evaluator is none of a learner that infers tasks (PEARL, "
+                "TIGR, CEMRL); leave the flag out"
+            )
     except config.ConfigError as error:
         return wrong(error.line())
     try:
@@ -92,10 +109,20 @@ def main(argv: Sequence[str]) -> int:
     name = f"evaluate_{run.step}_seed_{evaluator.seed}"
     path = evaluator.write_result(run.folder / "eval", run.step, run.suite, metrics, name=name)
     _print(result, evaluator.table(result), path)
-    if path is not None and getattr(evaluator, "recorder", None) is not None:
-        for file in sorted(path.parent.glob(f"{path.stem}_*.npz")):
-            print(f"written to {file}", file=sys.stderr)
+    if path is None:
+        return FINISHED
+    arrays = sorted(path.parent.glob(f"{path.stem}_*.npz"))
+    if getattr(evaluator, "recorder", None) is not None:
+        _say(file for file in arrays if not file.stem.endswith("_latents"))
+    if values.latents:
+        file = path.with_name(f"{path.stem}_latents.npz")
+        _say([file, *importlib.import_module("runners.latent_figures").draw(file)])
     return FINISHED
+
+
+def _say(files: Iterable[Path]) -> None:
+    for file in files:
+        print(f"written to {file}", file=sys.stderr)
 
 
 def _complaint(values: flags.FlagValues, rest: list[str]) -> str:
@@ -106,24 +133,32 @@ def _complaint(values: flags.FlagValues, rest: list[str]) -> str:
 
 def _recording(values: flags.FlagValues) -> list[str]:
     """What makes a meta-learner's evaluator record; other evaluators read none of it."""
-    if not values.activations:
-        return []
-    lines = ["import runners.meta_evaluation", "import networks.layer_recorder"]
-    lines.append("MetaEvaluator.recorder = @LayerRecorder()")
+    lines = []
+    if values.latents:
+        lines += ["import runners.posterior_evaluation", "import runners.window_evaluation"]
+        lines += [f"{name} = True" for name in LATENTS]
+    if values.activations:
+        lines += ["import runners.meta_evaluation", "import networks.layer_recorder"]
+        lines.append("MetaEvaluator.recorder = @LayerRecorder()")
     if values.activation_episodes is not None:
         lines.append(f"LayerRecorder.episodes = {values.activation_episodes}")
     return lines
 
 
-def _unfit(evaluator: Any, learner: Any, config: Any) -> str:
+def _unfit(evaluator: Any, learner: Any, unread: Sequence[str]) -> str:
     """Why --activations and this run do not go together; "" if they do."""
-    unread = config.unused_bindings()
     if "MetaEvaluator.recorder" not in unread:
         try:
             evaluator.recorder.check(learner)
         except TypeError as error:
             return f"--activations: {error}"
     elif getattr(evaluator, "recorder", None) is None:
+        if hasattr(learner, "adapt"):
+            owner = type(learner).__name__
+            return (
+                f"--activations: the evaluation of {owner} records no layers; --latents writes "
+                "what it inferred"
+            )
         return (
             "--activations: this run has no meta-learner, and no recorder (Evaluator.recorder); "
             "leave the flag out, or train with gin/runners/activity.gin"

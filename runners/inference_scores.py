@@ -47,6 +47,33 @@ def accuracy(experience: TensorDict, own: Tensor, burn_in: int) -> float:
     return float(right.double().mean())
 
 
+def separation(latent: Tensor, group: Tensor) -> float:
+    """How far the latents of the nearest two groups lie apart.
+
+    That is the distance of their means over the pooled standard deviation along the line through
+    both; nan if there is but one group.
+
+    Args:
+        latent: `[rows, latent_dim]`.
+        group: `[rows]`, of which task a latent is.
+    """
+    groups = [latent[group == number].double() for number in group.unique()]
+    found = [
+        _apart(groups[i], groups[j]) for i in range(len(groups)) for j in range(i + 1, len(groups))
+    ]
+    return min(found, default=float("nan"))
+
+
+def _apart(one: Tensor, other: Tensor) -> float:
+    way = other.mean(0) - one.mean(0)
+    distance = way.norm()
+    if distance == 0:
+        return 0.0
+    squares = [((x - x.mean(0)) @ (way / distance)).square().sum() for x in (one, other)]
+    pooled = (squares[0] + squares[1]) / max(1, len(one) + len(other) - 2)
+    return float(distance / pooled.sqrt())
+
+
 def reaction(experience: TensorDict, own: Tensor, steps: int) -> dict[str, Any]:
     """Reward and accuracy around changes of the task within episodes.
 

@@ -1,7 +1,6 @@
 """MetaEvaluator: what a meta-learner does before, and after each of some adaptation steps."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import gin
@@ -13,7 +12,8 @@ from torch import Tensor
 
 from runners.compatibility import versions
 from runners.evaluation import device_of, evaluating, untouched_randomness
-from runners.evaluation_results import Table, write_arrays
+from runners.evaluation_results import Table
+from runners.latent_records import Arrays
 from runners.regimes import ON_POLICY, check_evaluator
 from runners.rollout_evaluation import RolloutEvaluator
 from runners.rollouts import Rollouts, check_draw, check_numbers, returns, successes
@@ -226,25 +226,16 @@ class MetaEvaluator(RolloutEvaluator):
         header = ("split", "adaptations", "return", "±95 %", "success", "at the end")
         return Table(header, rows, [])
 
-    def write_result(
-        self,
-        folder: Path | str,
-        step: int,
-        suite: Any,
-        metrics: dict[str, float],
-        *,
-        name: str = "",
-    ) -> Path | None:
-        """As `Evaluator.write_result`."""
-        path = super().write_result(folder, step, suite, metrics, name=name)
-        if path is None or self.recorder is None:
-            return path
+    def recorded(self) -> dict[str, Arrays]:
+        """What the recorder kept, and the names and goals of the tasks."""
+        if self.recorder is None:
+            return {}
         arrays = {key: value.numpy() for key, value in self.recorder.summary().items()}
         for split in self.splits:
             tasks = self._tasks[split]
             arrays[f"{split}/task"] = np.array([task.name for task in tasks])
             arrays[f"{split}/goal"] = np.array([task.goals[0] for task in tasks])
-        return path if write_arrays(path, "activations", arrays) else None
+        return {"activations": arrays}
 
     def adjust(self, suite: Any, episodes: int | None, seed: int | None) -> None:
         """Take another number of episodes of each task and step, or another seed, if given."""

@@ -16,6 +16,7 @@ from runners.compatibility import versions
 from runners.contexts import KEPT, SPARSE, context_of, drawn, transitions
 from runners.evaluation import device_of, evaluating, untouched_randomness
 from runners.evaluation_results import Table
+from runners.latent_records import Arrays, of_posteriors
 from runners.meta_evaluation import SPLITS, half_width
 from runners.regimes import POSTERIOR, check_evaluator
 from runners.rollout_evaluation import RolloutEvaluator
@@ -54,6 +55,8 @@ class PosteriorEvaluator(RolloutEvaluator):
         at_once: environments side by side; one for each task and repetition if None.
         splits: of the tasks; "train", "test" or both. The last one is the headline.
         seed: of the training tasks and of all that is random in an evaluation.
+        latents: write the posterior after each episode beside the JSON, as `<its name>_latents`
+            (`runners.latent_records`), of a learner that tells its "mean" and "variance".
 
     Raises:
         ValueError: for a value out of range.
@@ -74,6 +77,7 @@ class PosteriorEvaluator(RolloutEvaluator):
         at_once: int | None = None,
         splits: Sequence[str] = SPLITS,
         seed: int = 0,
+        latents: bool = False,
     ) -> None:
         super().__init__(interval, seed)
         given = {"steps": steps, "prior_episodes": prior_episodes, "repetitions": repetitions}
@@ -88,9 +92,10 @@ class PosteriorEvaluator(RolloutEvaluator):
         self.steps, self.prior_episodes, self.repetitions = steps, prior_episodes, repetitions
         self.context_size, self.sparse, self.at_once = context_size, sparse, at_once
         self.num_tasks, self.goals = num_tasks, {"train": train_goals, "test": test_goals}
-        self.splits = splits
+        self.splits, self.latents = splits, latents
         self.returns: dict[str, Tensor] = {}
         self.successes: dict[str, Tensor] = {}
+        self.posteriors: dict[str, Arrays] = {}
 
     def __call__(self, suite: Any, learner: Any) -> dict[str, float]:
         """Evaluate `learner`.
@@ -173,16 +178,21 @@ class PosteriorEvaluator(RolloutEvaluator):
             parts.append([scores[: len(chosen)] for scores in found])
         longest = max(part[0].shape[1] for part in parts)
         shape = (len(self._tasks[split]), self.repetitions, longest)
-        for kept, scores in zip(
-            (self.returns, self.successes), zip(*parts, strict=True), strict=True
-        ):
-            filled = [_padded(part, longest) for part in scores]
-            kept[split] = torch.cat(filled).view(shape)
+        filled = [[_padded(scores, longest) for scores in part] for part in parts]
+        joined = [torch.cat(scores) for scores in zip(*filled, strict=True)]
+        whole = [scores.view(*shape, *scores.shape[2:]) for scores in joined]
+        self.returns[split], self.successes[split] = whole[:2]
+        if self.latents:
+            told = {"return": whole[0], "mean": whole[2], "variance": whole[3]}
+            self.posteriors[split] = of_posteriors(rollouts.suite, self._tasks[split], told)
 
     def _episodes(
         self, rollouts: Rollouts, learner: Any, tasks: list[Any], generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Returns and successes of each task's episodes, `[tasks, episodes]`."""
+    ) -> list[Tensor]:
+        """Returns and successes of each task's episodes, `[tasks, episodes]`.
+
+        With `latents` the posterior's means and variances too, `[tasks, episodes, latent_dim]`.
+        """
         device = device_of(learner)
         latents = learner.prior(len(tasks)).to(device)
         collected = torch.zeros(len(tasks), device=device)
@@ -200,8 +210,17 @@ class PosteriorEvaluator(RolloutEvaluator):
             told = returns(context)[:, 0].double(), successes(experience)[:, 0].double()
             scores.append([score.where(active, torch.nan).cpu() for score in told])
             seen.append(context)
-        stacked = [torch.stack(parts, 1) for parts in zip(*scores, strict=True)]
-        return stacked[0], stacked[1]
+            if self.latents:
+                after = self._posterior(learner, seen, latents)
+                scores[-1] += [part.where(active[:, None], torch.nan).cpu() for part in after]
+        return [torch.stack(parts, 1) for parts in zip(*scores, strict=True)]
+
+    def _posterior(self, learner: Any, seen: list[TensorDict], latents: TensorDict) -> list[Tensor]:
+        """Its mean and variance, without a trace in the evaluation."""
+        with untouched_randomness(self.seed):
+            generator = torch.Generator().manual_seed(self.seed)
+            told = learner.adapt(self._context(seen, generator), latents)
+        return [told["mean"], told["variance"]]
 
     def _context(self, seen: list[TensorDict], generator: torch.Generator) -> TensorDict:
         """What the posterior is inferred from, `[tasks, transitions]`, perhaps with "mask"."""
@@ -260,6 +279,15 @@ class PosteriorEvaluator(RolloutEvaluator):
         ]
         return {"last": episodes.pop(), "episodes": episodes, "tasks": tasks}
 
+    def recorded(self) -> dict[str, Arrays]:
+        """The posteriors of each split, as `<split>/<name>`."""
+        if not self.latents:
+            return {}
+        splits = self.posteriors.items()
+        return {
+            "latents": {f"{split}/{name}": told[name] for split, told in splits for name in told}
+        }
+
     def table(self, result: dict[str, Any]) -> Table:
         """A line for each split and episode, then the last episode of each split."""
         header = ("split", "episode", "latent", "return", "±95 %", "success")
@@ -281,7 +309,8 @@ class PosteriorEvaluator(RolloutEvaluator):
 
     def rehearse(self, suite: Any, learner: Any) -> float:
         """Seconds that an evaluation will take, from a short one: a single episode of each task."""
-        changes = {"steps": 1, "splits": self.splits[:1], "returns": {}, "successes": {}}
+        changes: dict[str, Any] = {"steps": 1, "splits": self.splits[:1]}
+        changes |= {name: {} for name in ("returns", "successes", "posteriors")}
         seconds = self._seconds(suite, learner, **changes)
         episodes: int = -(-self.steps // suite.spec.horizon)
         return seconds * len(self.splits) * episodes
@@ -295,6 +324,7 @@ def _last(scores: Tensor) -> Tensor:
 
 
 def _padded(scores: Tensor, length: int) -> Tensor:
-    """Scores `[tasks, length]`, nan behind."""
-    behind = scores.new_full((len(scores), length - scores.shape[1]), torch.nan)
+    """Scores `[tasks, length, *]`, nan behind."""
+    missing = length - scores.shape[1]
+    behind = scores.new_full((len(scores), missing, *scores.shape[2:]), torch.nan)
     return torch.cat((scores, behind), 1)

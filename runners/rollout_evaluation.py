@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from runners.evaluation import untouched_randomness
-from runners.evaluation_results import Scheduled, write_result
+from runners.evaluation_results import Scheduled, write_arrays, write_result
+from runners.latent_records import Arrays
 from runners.rollouts import Rollouts
 
 
@@ -91,7 +92,15 @@ class RolloutEvaluator(Scheduled):
         name: str = "",
     ) -> Path | None:
         """As `Evaluator.write_result`."""
-        return write_result(folder, name or str(step), self.result(step, suite, metrics))
+        path = write_result(folder, name or str(step), self.result(step, suite, metrics))
+        if path is None:
+            return None
+        written = [write_arrays(path, what, arrays) for what, arrays in self.recorded().items()]
+        return path if all(written) else None
+
+    def recorded(self) -> dict[str, Arrays]:
+        """What of the last evaluation is written beside its JSON, by what it is."""
+        return {}
 
     def _seconds(self, suite: Any, learner: Any, **changes: Any) -> float:
         """Seconds of an evaluation with some attributes changed, environments of its own included.

@@ -14,6 +14,7 @@ from runners.compatibility import versions
 from runners.evaluation import evaluating, untouched_randomness
 from runners.evaluation_results import Table
 from runners.inference_scores import accuracy, matching, reaction
+from runners.latent_records import Arrays, of_windows
 from runners.meta_evaluation import half_width
 from runners.regimes import WINDOW, check_evaluator
 from runners.rollout_evaluation import RolloutEvaluator
@@ -48,6 +49,8 @@ class WindowEvaluator(RolloutEvaluator):
         burn_in: steps of an episode that do not count for what was inferred.
         reaction_steps: steps after a change that are told.
         suite: other tasks than the run's to evaluate on, of the same sizes; the run's if None.
+        latents: write what was inferred before each step beside the JSON, as `<its name>_latents`
+            (`runners.latent_records`).
 
     Raises:
         ValueError: for a value out of range.
@@ -66,6 +69,7 @@ class WindowEvaluator(RolloutEvaluator):
         burn_in: int = 5,
         reaction_steps: int = 20,
         suite: Any = None,
+        latents: bool = False,
     ) -> None:
         super().__init__(interval, seed)
         numbers = {
@@ -85,7 +89,9 @@ class WindowEvaluator(RolloutEvaluator):
         self.window, self.episodes, self.at_once = window, episodes, episodes_at_once
         self.num_tasks, self.runs = num_tasks, runs
         self.burn_in, self.reaction_steps, self.suite = burn_in, reaction_steps, suite
+        self.latents = latents
         self.scores: dict[str, dict[str, Any]] = {}
+        self.inferred: dict[str, Arrays] = {}
 
     def __call__(self, suite: Any, learner: Any) -> dict[str, float]:
         """Evaluate `learner`.
@@ -108,7 +114,12 @@ class WindowEvaluator(RolloutEvaluator):
         largest = max(len(tasks) for tasks in self._tasks.values())
         self._places = largest if self.at_once is None else min(self.at_once, largest)
         return WindowRollouts(
-            suite, self._places, self.window, seed=self.seed, purpose="evaluation"
+            suite,
+            self._places,
+            self.window,
+            seed=self.seed,
+            purpose="evaluation",
+            detailed=self.latents,
         )
 
     def _rows(self, split: str) -> list[Any]:
@@ -125,12 +136,13 @@ class WindowEvaluator(RolloutEvaluator):
                     rollouts.run_all(learner, self._tasks[split], policy == "stochastic")
                     for _ in range(self.episodes)
                 ]
-            self.scores[run] = self._scored(learner, parts)
+            experience = _joined(parts)
+            self.scores[run] = self._scored(learner, experience)
+            if self.latents:
+                tasks = self._tasks[split]
+                self.inferred[run] = of_windows(rollouts.suite, tasks, experience)
 
-    def _scored(self, learner: Any, parts: list[TensorDict]) -> dict[str, Any]:
-        longest = max(part.shape[2] for part in parts)
-        whole = torch.cat([padded(part, longest) for part in parts], 1)
-        experience: TensorDict = whole.to("cpu")
+    def _scored(self, learner: Any, experience: TensorDict) -> dict[str, Any]:
         own = matching(
             experience, self.burn_in, learner.prior(1)["weights"].shape[-1], learner.labelled
         )
@@ -224,6 +236,13 @@ class WindowEvaluator(RolloutEvaluator):
             ],
         }
 
+    def recorded(self) -> dict[str, Arrays]:
+        """What was inferred in each run, as `<run>/<name>`."""
+        if not self.latents:
+            return {}
+        runs = self.inferred.items()
+        return {"latents": {f"{run}/{name}": told[name] for run, told in runs for name in told}}
+
     def table(self, result: dict[str, Any]) -> Table:
         """A line for each run, and one for each of its families."""
         rows = []
@@ -245,8 +264,16 @@ class WindowEvaluator(RolloutEvaluator):
 
     def rehearse(self, suite: Any, learner: Any) -> float:
         """Seconds that an evaluation will take, from a short one."""
-        seconds = self._seconds(suite, learner, episodes=1, runs=self.runs[-1:], scores={})
+        changes = {"runs": self.runs[-1:], "scores": {}, "inferred": {}}
+        seconds = self._seconds(suite, learner, episodes=1, **changes)
         return seconds * len(self.runs) * self.episodes
+
+
+def _joined(parts: Sequence[TensorDict]) -> TensorDict:
+    """Episodes one after the other, `[tasks, episodes, time]`, as long as the longest."""
+    longest = max(part.shape[2] for part in parts)
+    whole: TensorDict = torch.cat([padded(part, longest) for part in parts], 1)
+    return whole.to("cpu")
 
 
 def _spread(tasks: Sequence[Any], number: int | None) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ from runners.rollouts import Rollouts, padded
 
 STORED = ("observation", "terminated")
 TOLD = ("task_changed",)
+INFERRED = ("latent", "component")
 
 
 class WindowRollouts(Rollouts):
@@ -26,6 +27,8 @@ class WindowRollouts(Rollouts):
             action, the number of episodes and the length, and `device`.
         seed: of the environments.
         purpose: "train" or "evaluation", see `envs.suite.Suite.vector`.
+        detailed: also hold `"weights"`, the mixture's, and ("next", "specification") where the
+            suite tells it.
     """
 
     def __init__(
@@ -36,9 +39,12 @@ class WindowRollouts(Rollouts):
         *,
         seed: int = 0,
         purpose: str = "train",
+        detailed: bool = False,
     ) -> None:
         self._tells = suite.spec.specification_dim > 0
-        keep = (*STORED, *TOLD) if self._tells else STORED
+        told = (*TOLD, "specification") if detailed else TOLD
+        keep = (*STORED, *told) if self._tells else STORED
+        self._inferring = (*INFERRED, "weights") if detailed else INFERRED
         super().__init__(suite, num_tasks, 1, seed=seed, purpose=purpose, keep=keep)
         self._factory = window
         self._window: Any = None
@@ -69,7 +75,7 @@ class WindowRollouts(Rollouts):
         kept = super()._kept(td, mask)
         assert self._inferred is not None
         kept["family"] = td["next", "task_id"] if self._tells else td["task_id"]
-        for key in ("latent", "component"):
+        for key in self._inferring:
             kept[key] = self._inferred[key].unsqueeze(1).to("cpu")
         return kept
 

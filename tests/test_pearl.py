@@ -10,6 +10,7 @@ import json
 from typing import NamedTuple
 
 import gin
+import numpy as np
 import pytest
 import torch
 from tensordict import TensorDict
@@ -271,6 +272,27 @@ def test_a_run_is_evaluated_from_its_folder(tmp_path, capsys):
     assert evaluate.main(["evaluate", str(run), "--episodes=1", "--seed=3"]) == 0
     other = json.loads((run / "eval/evaluate_2_seed_3.json").read_text())
     assert other["repetitions"] == 1 and other["seed"] == 3
+    shown_with_latents(run, result)
+    capsys.readouterr()
+    assert evaluate.main(["evaluate", str(run), "--activations"]) == 2
+    out, error = capsys.readouterr()
+    assert out == "" and error.count("\n") == 1
+    assert "--activations: the evaluation of PEARL records no layers; --latents" in error
+
+
+def shown_with_latents(run, result):
+    """The same result, the posteriors of every task, and a picture of them."""
+    assert evaluate.main(["evaluate", str(run), "--latents"]) == 0
+    name = run / "eval/evaluate_2_seed_0"
+    assert json.loads(name.with_suffix(".json").read_text()) == result
+    with np.load(f"{name}_latents.npz") as arrays:
+        assert arrays["test/mean"].shape == (3, 2, 3, 5)
+        assert (arrays["test/variance"] > 0).all()
+        there = result["splits"]["test"]["tasks"]
+        returns = np.array([task["returns"] for task in there])
+        assert arrays["test/return"] == pytest.approx(returns)
+    made = {path.name for path in name.parent.glob("*_latent_space.*")}
+    assert made == {f"{name.name}_latent_space.{kind}" for kind in ("png", "svg")}
 
 
 ROBOTS = {"sizes": (40, 10), "horizon": 20}

@@ -124,6 +124,8 @@ def test_wrong_input_is_one_line_and_2(run, capsys, tmp_path):
         ((run, "--device=tpux"), "--device=tpux"),
         ((run, "--activations"), "--activations: this run has no meta-learner"),
         ((run, "--activation_episodes=2"), "without --activations"),
+        ((run, "--latents"), "--latents: this run's evaluator is none of a learner that infers"),
+        ((checkpoint, "--latents"), "no config.gin"),
         ((run, "--activations", "--activation_episodes=0"), "activation_episodes"),
         ((run, "--unknown=1"), "unknown"),
     ]:
@@ -177,7 +179,7 @@ def test_help_is_quick_and_loads_no_torch():
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True)
     assert time.monotonic() - started < 2.0
     told = done.stdout.replace("--[no]", "--")
-    for flag in ("checkpoint", "episodes", "seed", "activations", "activation_episodes"):
+    for flag in ("checkpoint", "episodes", "seed", "activations", "activation_episodes", "latents"):
         assert f"--{flag}:" in told
     assert not {"torch", "metaworld", "gin"} & {
         line.split("|")[-1].strip() for line in done.stderr.splitlines()

@@ -4,7 +4,14 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from runners.inference_scores import BEFORE, accuracy, confusion, matching, reaction
+from runners.inference_scores import (
+    BEFORE,
+    accuracy,
+    confusion,
+    matching,
+    reaction,
+    separation,
+)
 
 
 def experience(family, component, mask=None, reward=None, changed=None):
@@ -79,3 +86,24 @@ def test_reaction_step_by_step():
     assert at("accuracy", 2) == 1.0
     short = reaction(experience([0, 1], [0, 0], changed=[False, True]), torch.tensor([0, 1]), 4)
     assert short["reward"][place[3]] is None and short["count"][place[3]] == 0
+
+
+def test_separation_is_the_distance_of_means_in_pooled_deviations():
+    latent = torch.tensor([[0.0], [2.0], [10.0], [12.0], [14.0]])
+    group = torch.tensor([0, 0, 4, 4, 4])
+    pooled = ((1 + 1 + 4 + 0 + 4) / 3) ** 0.5
+    assert separation(latent, group) == pytest.approx(11.0 / pooled)
+    torch.manual_seed(0)
+    turned = torch.linalg.qr(torch.randn(3, 3).double())[0]
+    wide = torch.cat((latent, torch.randn(5, 2) * 1e-9), 1).double() @ turned
+    assert separation(wide, group) == pytest.approx(11.0 / pooled)
+
+
+def test_separation_is_that_of_the_nearest_two_groups():
+    latent = torch.tensor([[0.0], [1.0], [5.0], [6.0], [5.5], [6.5]])
+    group = torch.arange(6) // 2
+    assert separation(latent, group) == pytest.approx(separation(latent[2:], group[2:]))
+    assert separation(latent[[0, 1, 0, 1]], torch.tensor([0, 0, 1, 1])) == 0.0
+    assert separation(torch.tensor([[0.0], [1.0]]), torch.tensor([0, 1])) == float("inf")
+    one = separation(latent, torch.zeros(6))
+    assert one != one

@@ -10,6 +10,7 @@ from tensordict import TensorDict
 from torch import nn
 
 from envs.point_robots import PointRobotSuite
+from runners.latent_records import of_split
 from runners.posterior_evaluation import PosteriorEvaluator
 
 HORIZON = 5
@@ -204,6 +205,61 @@ def test_result_and_table(tmp_path):
     table = evaluator.table(result)
     assert len(table.rows) == 8 and len(table.foot) == 2
     assert all(len(row) == len(table.header) for row in (*table.rows, *table.foot))
+
+
+class Teller(Halver):
+    """The mean is that of the rewards so far, and the draw another one."""
+
+    def adapt(self, experience, prior):
+        td = super().adapt(experience, prior)
+        mask = experience.get("mask", torch.ones(experience.shape))
+        count = mask.sum(1, keepdim=True)
+        reward = experience["next", "reward"].squeeze(-1) * mask
+        mean = (reward.sum(1, keepdim=True) / count).expand_as(td["latent"])
+        td["latent"] = td["latent"] + 0.01 * torch.randn_like(td["latent"])
+        return td.update({"mean": mean, "variance": 1.0 / count.expand_as(mean)})
+
+
+@pytest.mark.parametrize("size", [None, 4])
+def test_posteriors_after_each_episode(tmp_path, size):
+    """Of the first ones too, whose latents are of the prior; the evaluation stays as it is."""
+    options = {**SMALL, "context_size": size}
+    suite, plain = suite_of(), PosteriorEvaluator(**options)
+    evaluator = PosteriorEvaluator(latents=True, **options)
+    metrics = evaluator(suite, Teller())
+    assert metrics == plain(suite_of(), Teller())
+    assert evaluator.write_result(tmp_path, 7, suite, metrics) is not None
+    with np.load(tmp_path / "7_latents.npz") as loaded:
+        arrays = dict(loaded)
+    assert {name.split("/")[0] for name in arrays} == {"train", "test"}
+    place, told = of_split(arrays)
+    tasks = suite.each("test")
+    assert place == "test" and told["mean"].shape == told["variance"].shape == (3, 2, 4, 2)
+    assert (told["return"] == evaluator.returns["test"].numpy()).all()
+    assert (told["specification"] == [suite.specification(task) for task in tasks]).all()
+    assert told["task"].tolist() == ["goal"] * 3 and told["goal"].tolist() == [0, 1, 2]
+    if size is None:
+        steps = HORIZON * np.arange(1, 5)
+        expected = told["return"].cumsum(-1) / steps
+        assert told["mean"][..., 0] == pytest.approx(expected, rel=1e-4)
+        assert told["variance"][..., 1] == pytest.approx(
+            np.broadcast_to(1.0 / steps, expected.shape)
+        )
+
+
+def test_posteriors_of_tasks_that_are_done_are_nan():
+    evaluator, learner = PosteriorEvaluator(steps=8, repetitions=1, latents=True), Teller()
+    suite = suite_of()
+    evaluator._tasks = {"test": suite.each("test")[:2]}
+    brief = Brief([(5, 2), (4, 2), (5, 3), (5, 5)])
+    brief.suite = suite
+    learner.eval()
+    evaluator._run("test", brief, learner)
+    there = ~np.isnan(evaluator.posteriors["test"]["mean"]).any(-1)
+    assert there.tolist() == [[[True, True, False, False]], [[True] * 4]]
+    assert evaluator.posteriors["test"]["variance"][1, 0, :, 0] == pytest.approx(
+        [1 / 2, 1 / 4, 1 / 7, 1 / 12]
+    )
 
 
 def test_due_adjusting_and_rehearsing():

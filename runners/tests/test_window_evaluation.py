@@ -11,6 +11,7 @@ from torch import nn
 
 from buffers.rolling_window import RollingWindow
 from envs.point_robots import PointRobotSuite
+from runners.latent_records import of_split
 from runners.window_evaluation import RUNS, WindowEvaluator
 
 KIND = "point-robot-families"
@@ -138,6 +139,37 @@ def test_reaction_where_tasks_change():
     assert told["accuracy"][place[0]] < 1.0
     assert sum(told["count"][place[k]] for k in (5, 6, 7)) <= told["changes"]
     json.dumps(result)
+
+
+def test_latents_of_every_step(tmp_path):
+    """As they were when the step was taken, and nothing else is changed by keeping them."""
+    there, plain = suite(change_steps=5), evaluator(episodes=2, seed=3)
+    made = evaluator(episodes=2, seed=3, latents=True)
+    assert made(there, Runner()) == plain(suite(change_steps=5), Runner())
+    path = made.write_result(tmp_path, 7, there, {"eval/return": 0.0, **made._metrics()})
+    with np.load(tmp_path / "7_latents.npz") as loaded:
+        arrays = dict(loaded)
+    assert path is not None and {name.rpartition("/")[0] for name in arrays} == set(made.runs)
+    told = of_split(arrays)[1]
+    tasks = there.each("test")
+    assert told["latent"].shape == (4, 2, 20, 2) and told["mask"].all()
+    assert told["weights"].shape == (4, 2, 20, 2) and (told["weights"] == 0.5).all()
+    assert told["task"].tolist() == [task.name for task in tasks]
+    assert told["goal"].tolist() == [task.goals[0] for task in tasks]
+    assert told["names"].tolist() == ["goal", "direction"]
+    changed, family = told["changed"], told["family"]
+    assert changed.any() and not changed[..., 0].any()
+    assert ((family[..., 1:] != family[..., :-1]) <= changed[..., 1:]).all()
+    width = there.spec.specification_dim
+    assert told["specification"].shape == (4, 2, 20, width)
+    same = (told["specification"][..., 1:, :] == told["specification"][..., :-1, :]).all(-1)
+    assert (same | changed[..., 1:]).all()
+    own = np.stack([there.specification(task) for task in tasks])
+    assert (told["specification"][:, 0, 0] == own).all()
+    total = told["reward"].sum(-1)
+    assert total == pytest.approx(made.scores["test/deterministic"]["return"].numpy(), rel=1e-5)
+    assert plain.write_result(tmp_path, 8, there, plain._metrics()) is not None
+    assert not (tmp_path / "8_latents.npz").exists()
 
 
 def test_mismatches():
