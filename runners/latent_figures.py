@@ -67,7 +67,8 @@ def truth(names: NDArray[np.str_], specification: NDArray[np.floating[Any]]) -> 
         specification: `[n, numbers]`.
     """
     told = np.asarray(specification, dtype=np.float64)
-    found, kind = np.unique(names, return_inverse=True)
+    found = list(dict.fromkeys(names.tolist()))  # as they come, which is in the suite's order
+    kind = np.array([found.index(name) for name in names.tolist()])
     if len(found) > 1:
         return Truth(tuple(map(str, found)), kind, told)
     rows, place = np.unique(told, axis=0, return_inverse=True)
@@ -301,7 +302,8 @@ def _legend(figure: Figure, axis: Axes, tasks: Truth) -> None:
     if tasks.continuous:
         return
     handles, labels = axis.get_legend_handles_labels()
-    named = dict(zip(labels, handles, strict=True))
+    drawn = dict(zip(labels, handles, strict=True))
+    named = {label: drawn[label] for label in tasks.labels if label in drawn}
     longest = max(map(len, named), default=1)
     columns = max(1, int(figure.get_figwidth() * figures.LETTERS_PER_INCH / (longest + 8)))
     figure.legend(

@@ -60,7 +60,7 @@ def names(figure):
 
 def test_truth_by_name_by_few_specifications_or_a_continuum():
     several = truth(np.array(["run", "jump", "run"]), np.array([[1.0], [2.0], [3.0]]))
-    assert several.labels == ("jump", "run") and several.kind.tolist() == [1, 0, 1]
+    assert several.labels == ("run", "jump") and several.kind.tolist() == [0, 1, 0]
     assert not several.continuous and len(several.coordinates) == 1
     two = truth(np.array(["direction"] * 3), np.array([[1.0], [-1.0], [1.0]]))
     assert two.labels == ("direction -1", "direction 1") and two.kind.tolist() == [1, 0, 1]
@@ -90,10 +90,10 @@ def test_latents_of_steps_by_family():
     """Not those of the first ten steps, nor of what follows the end of an episode."""
     arrays = windows(length=20)
     figure = space(arrays, "test/deterministic")
-    direction, goal = offsets(figure)  # by name
+    goal, direction = offsets(figure)
     assert goal == pytest.approx(arrays["latent"][0, 0, 10:20])
     assert direction == pytest.approx(arrays["latent"][1, 0, 10:])
-    assert names(figure) == ["direction", "goal"]
+    assert names(figure) == ["goal", "direction"]
     assert figure.axes[0].get_title() == "test/deterministic"
     colors = [tuple(one.get_facecolor()[0]) for one in figure.axes[0].collections]
     assert colors[0] != colors[1]
@@ -107,7 +107,7 @@ def test_short_episodes_are_drawn_whole():
 
 def test_after_a_change_a_latent_belongs_to_the_new_task():
     arrays = windows(change=15)
-    direction, goal = offsets(space(arrays))
+    goal, direction = offsets(space(arrays))
     assert len(direction) == len(goal) == 20
     assert goal == pytest.approx(
         np.concatenate((arrays["latent"][0, 0, 10:15], arrays["latent"][1, 0, 15:]))
@@ -184,9 +184,9 @@ def test_a_posterior_of_one_dimension_shows_its_deviation():
 def test_responsibilities_along_an_episode_of_each_family():
     arrays = windows(length=20, tasks=4)
     figure = responsibilities(arrays)
-    assert [axis.get_title() for axis in figure.axes] == ["direction", "goal"]
+    assert [axis.get_title() for axis in figure.axes] == ["goal", "direction"]
     assert names(figure) == ["component 0", "component 1"]
-    for axis, row, steps in zip(figure.axes, (1, 0), (30, 20), strict=True):
+    for axis, row, steps in zip(figure.axes, (0, 1), (20, 30), strict=True):
         for k, line in enumerate(axis.get_lines()):
             assert line.get_xdata().tolist() == list(range(steps))
             assert line.get_ydata() == pytest.approx(arrays["weights"][row, 0, :steps, k])
@@ -194,7 +194,7 @@ def test_responsibilities_along_an_episode_of_each_family():
 
 def test_responsibilities_mark_where_the_task_changes():
     figure = responsibilities(windows(change=15))
-    assert [axis.get_title() for axis in figure.axes] == ["direction → goal", "goal → direction"]
+    assert [axis.get_title() for axis in figure.axes] == ["goal → direction", "direction → goal"]
     for axis in figure.axes:
         assert [line.get_xdata()[0] for line in axis.get_lines()[2:]] == [15]
 
