@@ -2,6 +2,7 @@
 
     python -m runners.plot runs/must_mt10 runs/mtsac_mt10 --out=plots
     python -m runners.plot runs/must_mt10/seed_0 --x=step_per_task --metric=return
+    python -m runners.plot runs/must_mt10 --metric=mask/overlap
     python -m runners.plot runs/must_mt10 --published='MT10/*/mclean2025_v2'
 
 A RUN is a run's folder, or one that holds a folder seed_<n> for each run of a method. Reads their
@@ -30,8 +31,9 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_string(
         "metric",
         "",
-        "What to draw, as in the tag eval/<metric>: success_rate, return, ... If not given the "
-        "success rate, of a meta-learner the return.",
+        "What to draw, as in the tag eval/<metric>: success_rate, return, ...; or, with a slash, "
+        "a tag of training: loss/critic, train/return, mask/overlap, ..., whose parts behind the "
+        "second are tasks or parts. If not given the success rate, of a meta-learner the return.",
         flag_values=values,
     )
     flags.DEFINE_enum(
@@ -52,7 +54,8 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_integer(
         "last",
         1,
-        "Results are means of so many evaluations at the end of each run.",
+        "Results are means of so many evaluations (of --metric=loss/critic and the like: records) "
+        "at the end of each run.",
         lower_bound=1,
         flag_values=values,
     )
