@@ -17,6 +17,8 @@ from runners.result_tables import Result, with_seeds
 STATISTICS = {"mean": aggregates.mean, "iqm": aggregates.iqm}
 RESAMPLES = 2_000
 """Of an interval that is drawn, for each point of a curve."""
+ENDS = ("after", "posterior", "last", "final", "deterministic")
+"""Stages that come after all others."""
 LEVELS = 101
 """Thresholds of a profile."""
 
@@ -236,7 +238,7 @@ class Comparison:
             inside = [tag for tag in mine if tag.split == split]
             stages = list(dict.fromkeys(tag.stage for tag in inside if tag.stage))
             numbers = {tag.stage: tag.number for tag in inside}
-            stages.sort(key=lambda stage: -1 if numbers[stage] is None else numbers[stage] or 0)
+            stages.sort(key=lambda stage: _order(stage, numbers[stage]))
             plain = any(not tag.stage for tag in inside) and bool(split or not stages)
             last = "" if plain else stages[-1]
             if stages and stages[0] != last:
@@ -264,6 +266,13 @@ class Comparison:
             method.name, view.split, view.stage, int(steps[-1]), seeds, tasks, final, mean, iqm,
             by_task,
         )  # fmt: skip
+
+
+def _order(stage: str, number: int | None) -> float:
+    """Where a stage stands among others: those that are counted between the first and the last."""
+    if number is not None:
+        return number
+    return np.inf if stage in ENDS else -1
 
 
 def line(

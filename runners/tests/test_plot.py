@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from runners import aggregates, plot, protocols
+from runners.comparison import Choices, Comparison
 from runners.plotting import plot as plot_runs
+from runners.recorded_runs import read_methods
 
 TASKS = ("reach-v3", "push-v3", "door-v3")
 
@@ -203,6 +205,23 @@ def test_an_unknown_metric(multi, trained, capsys):
     assert "no evaluation was written yet" in one_line(capsys)
     assert call(trained, "--metric=train/success", "--published=MT10/*") == 2
     assert "success rates of evaluations, not train/success" in one_line(capsys)
+
+
+STAGES = {
+    "posterior": (["last", "episode_1", "episode_2"], "last", "episode_1"),
+    "window": (["stochastic", "deterministic"], "deterministic", "stochastic"),
+    "adaptation": (["step_0", "step_1", "step_10"], "step_10", "step_0"),
+    "words": (["after", "before"], "after", "before"),
+}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_the_stage_that_is_a_result_and_the_one_it_is_compared_with(name, write_run):
+    stages, result, before = STAGES[name]
+    run = write_run("a", 0, {1: {f"eval/return/test/{stage}": 1.0 for stage in stages}})
+    methods, _ = read_methods([run])
+    views = Comparison(methods, "return", Choices()).views
+    assert [(view.stage, view.headline) for view in views] == [(before, False), (result, True)]
 
 
 @pytest.mark.usefixtures("undrawn")

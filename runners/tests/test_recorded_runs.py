@@ -17,6 +17,8 @@ TAGS = {
     "eval/return/trainer-v3": ("eval/return", "", "", "trainer-v3"),
     "eval/return/before": ("eval/return", "", "before", ""),
     "loss/critic": ("loss/critic", "", "", ""),
+    "eval/return/test/deterministic": ("eval/return", "test", "deterministic", ""),
+    "eval/return/test/stochastic/run": ("eval/return", "test", "stochastic", "run"),
     "mask/overlap/actor": ("mask/overlap", "", "", "actor"),
     "mask/overlap_of_task/actor/reach-v3": ("mask/overlap_of_task", "", "", "actor/reach-v3"),
     "train/success_rate/reach-v3": ("train/success_rate", "", "", "reach-v3"),
