@@ -25,6 +25,7 @@ class Picture:
         shown: name of the picture among those that the verb writes.
         metric: what is drawn, and
         axis: over what, as in `runners.plotting.plot`.
+        mix: what may differ between the runs, as there.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Picture:
     shown: str
     metric: str = ""
     axis: str = "step"
+    mix: tuple[str, ...] = ()
 
     def make(
         self,
@@ -50,11 +52,12 @@ class Picture:
         paths = [path for name, seeds in runs.items() for path in places(folder, name, seeds)]
         labels = {name: labels[name] for name in runs}
         with tempfile.TemporaryDirectory() as made:
-            plot(paths, made, metric=self.metric, axis=self.axis, labels=labels)
+            plot(paths, made, metric=self.metric, axis=self.axis, labels=labels, mix=self.mix)
             shutil.copyfile(Path(made) / f"{self.shown}.png", out / self.name)
         words = [f"runs/{path.relative_to(folder)}" for path in paths]
         words += [f"--metric={self.metric}"] if self.metric else []
         words += [f"--x={self.axis}"] if self.axis != "step" else []
+        words += [f"--mix={','.join(self.mix)}"] if self.mix else []
         words += [f"--label={shlex.quote(f'{name}={label}')}" for name, label in labels.items()]
         code = command("python -m runners.plot", words)
         return f"![{self.title}]({self.name})\n\n`plots/{self.shown}.png` of\n\n{code}"

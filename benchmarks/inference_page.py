@@ -1,0 +1,82 @@
+"""What docs/results/inference.md says beside its figures; `inference_results` fills in these."""
+
+PAGE = """# PEARL, TIGR and CEMRL
+
+Learners that infer the task: [PEARL](../methods/pearl.md) from the episodes so far, [TIGR and
+CEMRL](../methods/tigr.md) before each step from the last ones. All figures are of test tasks and
+deterministic actions unless they say otherwise. Sizes are reduced, as each section says; the
+published ones stand in `gin/papers/` and were not run. One process with one thread for each run;
+minutes are its processor time, evaluations included, on a virtual machine of two cores on which
+other work ran. One to three seeds: nothing here ranks methods.
+
+{commands}
+    python benchmarks/inference_results.py runs --out docs/results
+
+This page is written by the last command from the runs' metrics.jsonl and eval/, and from the
+newest checkpoint where latents are shown; the pictures are those of the commands below them. "Not
+ended" is a run that was stopped, or still went on, when the page was written: its figures are
+those so far. The expectations were written down before the runs.
+
+{sections}
+"""
+
+POINT_ROBOT = """## PEARL, point robot
+
+A point moves by at most 0.1 along each axis, 20 steps an episode, from a uniform start in the
+square [-1, 1]^2 to a goal it is not shown; a step pays minus the distance. 40 training goals, 10
+test goals. Against the published run: 40 and 10 goals for 80 and 20; hidden layers of 64, 64 for
+300, 300, 300, in the encoder for 200, 200, 200; 100 steps in each collection for 200; 200 updates
+of an iteration for 1000; 64 rows and 32 context transitions for 256 and 64; learning rate 1e-3
+for 3e-4; reward scale 20 for 100 and discount 0.9 for 0.99; 30 iterations for 500.
+
+What some policies get, computed from the rules; the second is the best there is without knowing
+the task where goals are uniform:
+"""
+
+CHEETAH_PEARL = """## PEARL, half-cheetah, forward or backward
+
+Two tasks, which are training and test tasks alike; 200 steps an episode. Two episodes with
+latents of the prior, the third with one of the posterior, four times from the start. Against the
+published run: hidden layers of 128, 128 for 300, 300, 300 in policy and values, 128 rows of a
+task for 256, and 31 iterations for 500; updates, collections, contexts and encoder are the
+published ones. Stored: means of three seeds of other people's runs of the published sizes,
+smoothed, third episode too; the nearest evaluation stands beside.
+"""
+
+FAMILIES = """## TIGR, point robots of two families
+
+A place to be reached, paid minus the distance relative to its distance from the origin, or a
+direction along x, paid 10 times the way (20 is the most in an episode); 40 training tasks, 20
+test tasks, 20 steps an episode. One episode of each task, from an empty window; accuracy counts
+from the fifth step on. Returns are means over the test tasks of a family.
+"""
+
+CHEETAH = """## TIGR, CEMRL and no latent, half-cheetah, forward or backward
+
+Two tasks, which are training and test tasks alike; one episode of 200 steps of each, from an
+empty window, so that the first steps are taken without knowing the direction. "No latent" is the
+soft actor-critic of the same loop, with as many steps of environments and policy, whose networks
+see the observation alone: what such a policy gains in one task it loses in the other, so that the
+mean of both is at most 0 but for the luck of starts. Its hidden layers are drawn by the width of
+their inputs, those of the others by that of their outputs.
+
+All: 4 episodes (800 steps) and 800 policy steps of 256 rows in an epoch, hidden layers of 128,
+128 for 300, 300, 300. TIGR against its published run: 4 episodes for 20, 800 policy steps for
+2048, 128 inference steps of 512 windows for 4096, 2 units for each number of an input for 5, 125
+epochs for 501; T 16, K 2, L 1 and labels of weight 0.1 are published. CEMRL against its own: 800
+steps for 1200, 800 policy steps for 2000, 128 inference steps of 512 windows for at most 5000 of
+256 that stop early, 2 units for 10, mean probabilities for summed ones, 125 epochs for 1001; T
+10, K 2, L 1, and no labels either way.
+
+Stored: CEMRL, means of three seeds of other people's runs of the published sizes, smoothed, at
+25, 50 and 100 thousand steps. Accuracy is the evaluations' own; with CEMRL both directions are
+one family, so that it would say nothing there. Of the newest checkpoint, from the tenth step of
+the episodes on: separation, the distance between the two directions' mean latents in pooled
+standard deviations, and the share of steps whose likeliest component is the one matched with
+their direction.
+"""
+
+LATENTS = {
+    "latent_space": "{method} at iteration {step}: latents by true task",
+    "responsibilities": "{method} at iteration {step}: weights of the mixture along test episodes",
+}

@@ -1,0 +1,371 @@
+"""The page docs/results/inference.md with its pictures, made from runs that infer tasks.
+
+    python benchmarks/inference_results.py runs --out docs/results
+
+`runs` holds `<experiment>/seed_<n>`, as the commands in the page write them: metrics.jsonl, eval/
+and, for the latents, the newest checkpoint. Runs that are not there are left out, and what has not
+ended is said to be so.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from inference_page import (
+    CHEETAH,
+    CHEETAH_PEARL,
+    FAMILIES,
+    LATENTS,
+    PAGE,
+    POINT_ROBOT,
+)
+from pictures import Picture
+from tensordict import TensorDict
+from two_tasks import Records, minutes, series
+
+from envs.point_robots import PointRobotSuite
+from runners import config, latent_figures
+from runners.inference_scores import accuracy, matching, separation
+from runners.latent_records import Arrays, of_split
+from runners.records import read_records
+from runners.saved_run import SavedRun
+
+BURN_IN = 10
+"""Steps of an episode before latents are compared."""
+ITERATIONS = (1, 5, 10, 20, 30)
+EPOCHS = (5, 10, 20, 30, 45, 60, 90, 125)
+STEPS = (25_000, 50_000, 100_000, 200_000, 300_000)
+STORED_PEARL = dict(zip(STEPS, (48, 143, 334, 618, 706), strict=True))
+STORED_CEMRL = {30: 279, 60: 687, 125: 1078}
+"""By epoch of 800 steps: at 25, 50 and 100 thousand."""
+WINDOWS = {
+    "tigr_cheetah_direction": "TIGR",
+    "cemrl_cheetah_direction": "CEMRL",
+    "blind_cheetah_direction": "no latent",
+}
+RECORDING = ["import runners.posterior_evaluation", "import runners.window_evaluation"]
+RECORDING += ["PosteriorEvaluator.latents = True", "WindowEvaluator.latents = True"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that was evaluated at least once."""
+
+    name: str
+    seed: int
+    folder: Path
+    records: Records
+
+    def curve(self, tag: str) -> dict[int, float]:
+        """Return by iteration, of a tag behind `eval/`."""
+        return series(self.records, f"eval/{tag}")
+
+    @property
+    def env_steps(self) -> dict[int, int]:
+        """Steps of the environments by iteration."""
+        return {step: int(n) for step, n in series(self.records, "env_steps").items()}
+
+    @property
+    def reached(self) -> str:
+        """The last iteration, of how many, and whether the run goes on."""
+        last = max(self.env_steps)
+        text = (self.folder / "config.gin").read_text()
+        found = re.search(r"^ITERATIONS = (\d+)", text, re.MULTILINE)
+        total = int(found[1]) if found else last
+        return f"{last} of {total}" + ("" if last == total else ", not ended")
+
+    def tasks(self, iteration: int) -> list[float]:
+        """Mean return of each test task, actions deterministic, from the evaluation's file."""
+        told = json.loads((self.folder / "eval" / f"{iteration}.json").read_text())
+        tasks = told["runs"]["test/deterministic"]["tasks"]
+        return [float(np.mean(task["returns"])) for task in tasks]
+
+
+def found(folder: Path, name: str) -> list[Run]:
+    """The runs `<folder>/<name>/seed_<n>`, by seed."""
+    runs = []
+    for path in sorted((folder / name).glob("seed_*")):
+        run = Run(
+            name, int(path.name.removeprefix("seed_")), path, read_records(path / "metrics.jsonl")
+        )
+        if run.curve("return"):
+            runs.append(run)
+    return runs
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Lines of markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines] + [""]
+
+
+def verdict(wanted: str, seen: float | None, met: bool, digits: int = 2) -> tuple[str, str, str]:
+    """A row of expectations; what was not reached is neither met nor missed."""
+    if seen is None:
+        return wanted, "", "not reached"
+    return wanted, f"{seen:.{digits}f}", "met" if met else "missed"
+
+
+def nearest(steps: dict[int, int], wanted: int) -> int | None:
+    """The iteration whose number of steps is nearest, if that is within a quarter."""
+    close = min(steps, key=lambda iteration: abs(steps[iteration] - wanted))
+    return close if abs(steps[close] - wanted) <= wanted / 4 else None
+
+
+# Latents, from the newest checkpoint.
+
+
+def inferred(run: Run, out: Path) -> tuple[int, Arrays] | None:
+    """Evaluate the newest checkpoint, draw what it inferred, as evaluate --latents does.
+
+    Returns:
+        Its iteration, and the arrays of the test tasks; None without a checkpoint.
+    """
+    try:
+        saved = SavedRun(run.folder, bindings=RECORDING)
+    except config.ConfigError:
+        return None
+    evaluator = saved.evaluator()
+    with tempfile.TemporaryDirectory() as made:
+        try:
+            metrics = evaluator(saved.suite, saved.learner)
+        finally:
+            evaluator.close()
+        evaluator.write_result(made, saved.step, saved.suite, metrics, name="x")
+        file = Path(made) / "x_latents.npz"
+        for path in latent_figures.draw(file):
+            if path.suffix == ".png":
+                what = path.stem.removeprefix("x_")
+                shutil.copyfile(path, out / f"inference_{run.name}_{what}.png")
+        with np.load(file) as loaded:
+            return saved.step, of_split(loaded)[1]
+
+
+def by_task(arrays: Arrays) -> tuple[float, float]:
+    """Separation of the tasks' latents, and the share of steps in the component of their task."""
+    mask = torch.from_numpy(arrays["mask"])
+    task = torch.arange(len(mask))[:, None, None].expand(mask.shape)
+    late = mask & (torch.arange(mask.shape[-1]) >= BURN_IN)
+    apart = separation(torch.from_numpy(arrays["latent"])[late], task[late])
+    component = torch.from_numpy(arrays["component"])
+    steps = TensorDict({"mask": mask, "family": task, "component": component}, mask.shape)
+    own = matching(steps, BURN_IN, arrays["weights"].shape[-1], labelled=False)
+    return apart, accuracy(steps, own, BURN_IN)
+
+
+def shown(run: Run, step: int, out: Path) -> list[str]:
+    """The pictures of a run's latents, and the command that makes them."""
+    lines = []
+    for what, words in LATENTS.items():
+        name = f"inference_{run.name}_{what}.png"
+        if (out / name).exists():
+            title = words.format(method=WINDOWS.get(run.name, "PEARL"), step=step)
+            lines += [f"![{title}]({name})", "", f"{title}.", ""]
+    place = f"{run.name}/seed_{run.seed}"
+    return [*lines, f"    python -m runners.evaluate runs/{place} --latents", ""]
+
+
+# The sections.
+
+
+def levels() -> list[tuple[str, list[float]]]:
+    """Returns of four policies on the point robot: goals uniform in the square, the test goals."""
+    suite = PointRobotSuite("point-robot", sizes=(40, 10))
+    rng = np.random.default_rng(0)
+    own = np.stack([suite.specification(task) for task in suite.each("test")])
+    goals = [rng.uniform(-1, 1, (40_000, 2)), own[rng.integers(len(own), size=40_000)]]
+    starts = rng.uniform(-1, 1, (40_000, 2))
+    policies = {
+        "goes straight to the goal": lambda place, goal: 10 * (goal - place),
+        "goes straight to the middle": lambda place, goal: -10 * place,
+        "stands still": lambda place, goal: 0 * place,
+        "uniform actions": lambda place, goal: rng.uniform(-1, 1, place.shape),
+    }
+    rows = []
+    for name, policy in policies.items():
+        totals = []
+        for goal in goals:
+            place, total = starts, 0.0
+            for _ in range(suite.spec.horizon):
+                place = place + 0.1 * np.clip(policy(place, goal), -1, 1)
+                total -= float(np.linalg.norm(place - goal, axis=-1).mean())
+            totals.append(total)
+        rows.append((name, totals))
+    return rows
+
+
+def episodes(runs: list[Run], iterations: Iterable[int]) -> list[str]:
+    """Returns on test tasks of each episode, at some evaluations and at the last one."""
+    rows = []
+    for run in runs:
+        curves = [run.curve(f"return/test/episode_{i}") for i in (1, 2, 3)]
+        last = max(curves[0])
+        for iteration in sorted({*iterations, last} & set(curves[0])):
+            cells = [f"{curve[iteration]:.2f}" for curve in curves]
+            rows.append((run.seed, iteration, f"{run.env_steps[iteration]:,}", *cells))
+    header = ("seed", "iteration", "environment steps", "episode 1", "episode 2", "episode 3")
+    return table(header, rows)
+
+
+def point_robot(folder: Path, out: Path) -> list[str]:
+    """PEARL on the point robot."""
+    runs = found(folder, "pearl_point_robot")
+    if not runs:
+        return []
+    picture = Picture("inference_point_robot.png", "PEARL on the point robot", "curves", "return")
+    seeds = {"pearl_point_robot": [run.seed for run in runs]}
+    drawn = picture.make(folder, seeds, {"pearl_point_robot": "PEARL"}, out)
+    told = [(name, *(f"{total:.2f}" for total in totals)) for name, totals in levels()]
+    met = []
+    for run in runs:
+        before, after = (run.curve(f"return/test/episode_{i}") for i in (1, 3))
+        last = max(after)
+        gain = after[last] - before[last]
+        spent = f"{minutes(run.records):.1f}"
+        for row in (
+            verdict("episode 3 at least -10", after[last], after[last] >= -10),
+            verdict("better than episode 1 by 4", gain, gain >= 4),
+        ):
+            met.append((run.seed, run.reached, *row, spent))
+    lines = [POINT_ROBOT, *table(("policy", "all goals", "the 10 test goals"), told)]
+    lines += episodes(runs, ITERATIONS)
+    header = ("seed", "iterations", "expectation", "seen", "", "processor minutes")
+    lines += [*table(header, met), drawn, ""]
+    if (one := inferred(runs[0], out)) is not None:
+        lines += shown(runs[0], one[0], out)
+    return lines
+
+
+def cheetah_pearl(folder: Path, out: Path) -> list[str]:
+    """PEARL on the half-cheetah's directions."""
+    runs = found(folder, "pearl_cheetah_direction")
+    if not runs:
+        return []
+    rows = []
+    for run in runs:
+        curves = [run.curve(f"return/test/episode_{i}") for i in (1, 2, 3)]
+        steps = {iteration: run.env_steps[iteration] for iteration in curves[0]}
+        for wanted, stored in STORED_PEARL.items():
+            if (iteration := nearest(steps, wanted)) is not None:
+                cells = [f"{curve[iteration]:.0f}" for curve in curves]
+                rows.append((run.seed, f"{steps[iteration]:,}", *cells, stored, f"{wanted:,}"))
+        last = max(steps)
+        cells = [f"{curve[last]:.0f}" for curve in curves]
+        rows.append((run.seed, f"{steps[last]:,} (last)", *cells, "", ""))
+    header = ("seed", "environment steps", "episode 1", "episode 2", "episode 3", "stored", "at")
+    reached = [(run.seed, run.reached, f"{minutes(run.records):.1f}") for run in runs]
+    picture = Picture(
+        "inference_cheetah_pearl.png", "PEARL, half-cheetah", "curves", "return", "env_steps"
+    )
+    name = "pearl_cheetah_direction"
+    drawn = picture.make(folder, {name: [run.seed for run in runs]}, {name: "PEARL"}, out)
+    lines = [CHEETAH_PEARL, *table(header, rows)]
+    lines += table(("seed", "iterations", "processor minutes"), reached)
+    return [*lines, drawn, ""]
+
+
+def cheetah(folder: Path, out: Path) -> list[str]:
+    """TIGR, CEMRL and a policy without a latent on the half-cheetah's directions."""
+    runs = [run for name in WINDOWS for run in found(folder, name)]
+    if not runs:
+        return []
+    rows, seen, told, pictures = [], [], [], []
+    for run in runs:
+        method = WINDOWS[run.name]
+        curve, share = run.curve("return"), run.curve("accuracy")
+        noisy = run.curve("return/test/stochastic")
+        for epoch in sorted({*EPOCHS, max(curve)} & set(curve)):
+            forward, backward = run.tasks(epoch)
+            stated = f"{share[epoch]:.3f}" if run.name.startswith("tigr") else ""
+            cells = (f"{x:.0f}" for x in (forward, backward, curve[epoch], noisy[epoch]))
+            steps = f"{run.env_steps[epoch]:,}"
+            rows.append((method, epoch, steps, *cells, stated, STORED_CEMRL.get(epoch, "")))
+        for epoch, wanted in ((30, 150), (60, 400), (125, 800)):
+            value = curve.get(epoch)
+            text = f"return above {wanted} at {400 + 800 * epoch:,} steps"
+            if run.name != "blind_cheetah_direction":
+                seen.append((method, *verdict(text, value, (value or 0) > wanted, 0)))
+        spent = f"{minutes(run.records):.1f}"
+        if run.name == "blind_cheetah_direction" or (one := inferred(run, out)) is None:
+            told.append((method, run.reached, spent, "", "", ""))
+            continue
+        apart, own = by_task(one[1])
+        told.append((method, run.reached, spent, one[0], f"{apart:.1f}", f"{own:.3f}"))
+        text = "latents apart by more than 3 deviations, at the newest checkpoint"
+        seen.append((method, *verdict(text, apart, apart > 3, 1)))
+        pictures += shown(run, one[0], out)
+    names = {run.name: [other.seed for other in runs if other.name == run.name] for run in runs}
+    mix = ("tasks", "goals", "other") if len(names) > 1 else ()
+    picture = Picture(
+        "inference_cheetah.png", "Half-cheetah, direction", "curves", "return", "env_steps", mix
+    )
+    header = ["method", "epoch", "environment steps", "forward", "backward", "mean"]
+    lines = [CHEETAH, *table([*header, "mean, sampled", "accuracy", "stored CEMRL"], rows)]
+    header = ["method", "epochs", "processor minutes", "checkpoint", "separation", "own component"]
+    lines += table(header, told) + table(("method", "expectation", "seen", ""), seen)
+    return [*lines, picture.make(folder, names, WINDOWS, out), "", *pictures]
+
+
+def families(folder: Path, out: Path) -> list[str]:
+    """TIGR on point robots of two families."""
+    runs = found(folder, "tigr_point_robot")
+    if not runs:
+        return []
+    place = "return/test/deterministic"
+    rows, met = [], []
+    for run in runs:
+        share = run.curve("accuracy")
+        goal, way = (run.curve(f"{place}/{name}") for name in ("goal", "direction"))
+        last = max(share)
+        for epoch in sorted({10, 20, 50, last} & set(share)):
+            cells = (f"{share[epoch]:.3f}", f"{goal[epoch]:.2f}", f"{way[epoch]:.2f}")
+            rows.append((run.seed, epoch, f"{run.env_steps[epoch]:,}", *cells))
+        early = share.get(10)
+        for row in (
+            verdict("accuracy above 0.9 at epoch 10", early, (early or 0) > 0.9, 3),
+            verdict("return of direction above 14", way[last], way[last] > 14),
+            verdict("return of goal above -11 (-0.55 a step)", goal[last], goal[last] > -11),
+        ):
+            met.append((run.seed, run.reached, *row, f"{minutes(run.records):.1f}"))
+    header = ("seed", "epochs", "expectation", "seen", "", "processor minutes")
+    lines = [
+        FAMILIES,
+        *table(("seed", "epoch", "environment steps", "accuracy", "goal", "direction"), rows),
+    ]
+    lines += table(header, met)
+    if (one := inferred(runs[0], out)) is not None:
+        lines += shown(runs[0], one[0], out)
+    return lines
+
+
+def main() -> None:
+    """Read the runs, write the page and the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    arguments = parser.parse_args()
+    folder, out = arguments.runs, arguments.out
+    sections = [make(folder, out) for make in (point_robot, cheetah_pearl, families, cheetah)]
+    if not any(sections):
+        raise SystemExit(f"no run that was evaluated under {folder}")
+    names = ["pearl_point_robot", "pearl_cheetah_direction", "tigr_point_robot", *WINDOWS]
+    commands = [
+        f"    python -m runners.train --gin_file=gin/quick/{name}.gin --seed=<seed>"
+        for name in names
+        if found(folder, name)
+    ]
+    text = "\n".join(line for section in sections for line in section)
+    page = PAGE.format(commands="\n".join(commands), sections=text.rstrip())
+    (out / "inference.md").write_text(page)
+    print(page)
+
+
+if __name__ == "__main__":
+    main()
