@@ -15,7 +15,9 @@ other work ran. One to three seeds: nothing here ranks methods.
 This page is written by the last command from the runs' metrics.jsonl and eval/, and from the
 newest checkpoint where latents are shown; the pictures are those of the commands below them. "Not
 ended" is a run that was stopped, or still went on, when the page was written: its figures are
-those so far. The expectations were written down before the runs.
+those so far. The expectations were written down before the runs. In a picture of curves the thick
+line is the last episode, or deterministic actions, the thin one the first episode, or sampled
+actions; one seed has no interval.
 
 {sections}
 """
@@ -40,7 +42,8 @@ latents of the prior, the third with one of the posterior, four times from the s
 published run: hidden layers of 128, 128 for 300, 300, 300 in policy and values, 128 rows of a
 task for 256, and 31 iterations for 500; updates, collections, contexts and encoder are the
 published ones. Stored: means of three seeds of other people's runs of the published sizes,
-smoothed, third episode too; the nearest evaluation stands beside.
+smoothed, third episode too; the nearest evaluation stands beside. Of the expectations the first
+was for a tenth of the updates, the second for the published sizes.
 """
 
 FAMILIES = """## TIGR, point robots of two families

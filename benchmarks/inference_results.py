@@ -45,6 +45,9 @@ STEPS = (25_000, 50_000, 100_000, 200_000, 300_000)
 STORED_PEARL = dict(zip(STEPS, (48, 143, 334, 618, 706), strict=True))
 STORED_CEMRL = {30: 279, 60: 687, 125: 1078}
 """By epoch of 800 steps: at 25, 50 and 100 thousand."""
+THREAD = "--gin='train.threads = 1'"
+STARTS = 400_000
+"""Episodes from which the levels of the point robot are computed."""
 WINDOWS = {
     "tigr_cheetah_direction": "TIGR",
     "cemrl_cheetah_direction": "CEMRL",
@@ -114,9 +117,9 @@ def verdict(wanted: str, seen: float | None, met: bool, digits: int = 2) -> tupl
 
 
 def nearest(steps: dict[int, int], wanted: int) -> int | None:
-    """The iteration whose number of steps is nearest, if that is within a quarter."""
+    """The iteration whose number of steps is nearest, if that is within a tenth."""
     close = min(steps, key=lambda iteration: abs(steps[iteration] - wanted))
-    return close if abs(steps[close] - wanted) <= wanted / 4 else None
+    return close if abs(steps[close] - wanted) <= wanted / 10 else None
 
 
 # Latents, from the newest checkpoint.
@@ -180,8 +183,8 @@ def levels() -> list[tuple[str, list[float]]]:
     suite = PointRobotSuite("point-robot", sizes=(40, 10))
     rng = np.random.default_rng(0)
     own = np.stack([suite.specification(task) for task in suite.each("test")])
-    goals = [rng.uniform(-1, 1, (40_000, 2)), own[rng.integers(len(own), size=40_000)]]
-    starts = rng.uniform(-1, 1, (40_000, 2))
+    goals = [rng.uniform(-1, 1, (STARTS, 2)), own[rng.integers(len(own), size=STARTS)]]
+    starts = rng.uniform(-1, 1, (STARTS, 2))
     policies = {
         "goes straight to the goal": lambda place, goal: 10 * (goal - place),
         "goes straight to the middle": lambda place, goal: -10 * place,
@@ -248,26 +251,33 @@ def cheetah_pearl(folder: Path, out: Path) -> list[str]:
     runs = found(folder, "pearl_cheetah_direction")
     if not runs:
         return []
-    rows = []
+    rows, met = [], []
     for run in runs:
         curves = [run.curve(f"return/test/episode_{i}") for i in (1, 2, 3)]
         steps = {iteration: run.env_steps[iteration] for iteration in curves[0]}
         for wanted, stored in STORED_PEARL.items():
             if (iteration := nearest(steps, wanted)) is not None:
-                cells = [f"{curve[iteration]:.0f}" for curve in curves]
+                cells = [round(curve[iteration]) for curve in curves]
                 rows.append((run.seed, f"{steps[iteration]:,}", *cells, stored, f"{wanted:,}"))
         last = max(steps)
-        cells = [f"{curve[last]:.0f}" for curve in curves]
+        cells = [round(curve[last]) for curve in curves]
         rows.append((run.seed, f"{steps[last]:,} (last)", *cells, "", ""))
+        spent = f"{minutes(run.records):.1f}"
+        early, late = (nearest(steps, wanted) for wanted in (54_000, 200_000))
+        values = [None if at is None else curves[2][at] for at in (early, late)]
+        for row in (
+            verdict("episode 3 above 50 at 54,000 steps", values[0], (values[0] or 0) > 50, 0),
+            verdict("episode 3 from 400 on at 200,000", values[1], (values[1] or 0) >= 400, 0),
+        ):
+            met.append((run.seed, run.reached, *row, spent))
     header = ("seed", "environment steps", "episode 1", "episode 2", "episode 3", "stored", "at")
-    reached = [(run.seed, run.reached, f"{minutes(run.records):.1f}") for run in runs]
     picture = Picture(
         "inference_cheetah_pearl.png", "PEARL, half-cheetah", "curves", "return", "env_steps"
     )
     name = "pearl_cheetah_direction"
     drawn = picture.make(folder, {name: [run.seed for run in runs]}, {name: "PEARL"}, out)
     lines = [CHEETAH_PEARL, *table(header, rows)]
-    lines += table(("seed", "iterations", "processor minutes"), reached)
+    lines += table(("seed", "iterations", "expectation", "seen", "", "processor minutes"), met)
     return [*lines, drawn, ""]
 
 
@@ -284,7 +294,7 @@ def cheetah(folder: Path, out: Path) -> list[str]:
         for epoch in sorted({*EPOCHS, max(curve)} & set(curve)):
             forward, backward = run.tasks(epoch)
             stated = f"{share[epoch]:.3f}" if run.name.startswith("tigr") else ""
-            cells = (f"{x:.0f}" for x in (forward, backward, curve[epoch], noisy[epoch]))
+            cells = (round(x) for x in (forward, backward, curve[epoch], noisy[epoch]))
             steps = f"{run.env_steps[epoch]:,}"
             rows.append((method, epoch, steps, *cells, stated, STORED_CEMRL.get(epoch, "")))
         for epoch, wanted in ((30, 150), (60, 400), (125, 800)):
@@ -357,7 +367,7 @@ def main() -> None:
         raise SystemExit(f"no run that was evaluated under {folder}")
     names = ["pearl_point_robot", "pearl_cheetah_direction", "tigr_point_robot", *WINDOWS]
     commands = [
-        f"    python -m runners.train --gin_file=gin/quick/{name}.gin --seed=<seed>"
+        f"    python -m runners.train --gin_file=gin/quick/{name}.gin --seed=<seed> {THREAD}"
         for name in names
         if found(folder, name)
     ]
