@@ -169,7 +169,7 @@ def shown(run: Run, step: int, out: Path) -> list[str]:
     for what, words in LATENTS.items():
         name = f"inference_{run.name}_{what}.png"
         if (out / name).exists():
-            title = words.format(method=WINDOWS.get(run.name, "PEARL"), step=step)
+            title = words.format(method=run.name.split("_")[0].upper(), step=step)
             lines += [f"![{title}]({name})", "", f"{title}.", ""]
     place = f"{run.name}/seed_{run.seed}"
     return [*lines, f"    python -m runners.evaluate runs/{place} --latents", ""]

@@ -221,13 +221,16 @@ class Comparison:
     def _known(self, metric: str) -> str:
         """The metric as it stands in tags: an evaluation's, or else one of training."""
         known = {tag.metric: tag.metric.removeprefix(EVALUATION) for tag in self.tags}
-        for found in (EVALUATION + metric, metric):
+        wanted = (EVALUATION + metric, metric)
+        for found in wanted:
             if found in known:
                 return found
+        lacking = [m.name for m in self.methods if not {*wanted} & {tag.metric for tag in m.tags}]
         evaluated = sorted({known[tag.metric] for tag in self.tags if tag.evaluation}) or ["none"]
         hint = closest(metric, list(known.values()))
         raise ConfigError(
-            f"--metric={metric}: not all runs have it; {hint + ' ' if hint else ''}"
+            f"--metric={metric}: not written {'alike ' if not lacking else ''}by "
+            f"{', '.join(lacking) or 'all runs'}; {hint + ' ' if hint else ''}"
             f"shared by all evaluations: {', '.join(evaluated)}; "
             "tags of training, such as loss/critic, can be given too"
         )

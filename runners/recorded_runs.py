@@ -230,7 +230,8 @@ def read_methods(
             kept = [run for run in runs if run.tags]
         wanted = metric or "evaluation"
         if not kept:
-            raise ConfigError(f"{path}: no {wanted} was written yet; leave it out, or wait")
+            fix = "leave it out, or wait" + ("" if metric else "; --metric draws training")
+            raise ConfigError(f"{path}: no {wanted} was written yet; {fix}")
         warnings += [f"{r.folder} has no {wanted} yet: left out" for r in runs if r not in kept]
         found |= {run.folder.resolve(): run for run in kept}
     groups: dict[Path, list[RecordedRun]] = {}

@@ -196,13 +196,13 @@ def test_an_evaluation_comes_before_training(write_run, tmp_path):
 def test_an_unknown_metric(multi, trained, capsys):
     assert call(multi[0], "--metric=sucess_rate") == 2
     line = one_line(capsys)
-    assert "did you mean 'success_rate'?" in line
+    assert "not written by must_mt10; did you mean 'success_rate'?" in line
     assert "shared by all evaluations: return, success_rate; tags of training, such as" in line
     assert call(trained, "--metric=loss/critc") == 2
     line = one_line(capsys)
     assert "did you mean 'loss/critic'?" in line and "evaluations: none;" in line
     assert call(trained) == 2
-    assert "no evaluation was written yet" in one_line(capsys)
+    assert "no evaluation was written yet; leave it out, or wait; --metric" in one_line(capsys)
     assert call(trained, "--metric=train/success", "--published=MT10/*") == 2
     assert "success rates of evaluations, not train/success" in one_line(capsys)
 
@@ -222,6 +222,16 @@ def test_the_stage_that_is_a_result_and_the_one_it_is_compared_with(name, write_
     methods, _ = read_methods([run])
     views = Comparison(methods, "return", Choices()).views
     assert [(view.stage, view.headline) for view in views] == [(before, False), (result, True)]
+
+
+def test_a_metric_that_some_lack_or_have_otherwise(write_run, tmp_path, capsys):
+    write_run("a", 0, {1: {"eval/return": 1.0, "eval/speed/x": 1.0}})
+    write_run("b", 0, {1: {"eval/length": 1.0, "eval/speed/y": 1.0}})
+    runs = (tmp_path / "a", tmp_path / "b")
+    assert call(*runs, "--metric=return") == 2
+    assert "not written by b; shared by all evaluations: none;" in one_line(capsys)
+    assert call(*runs, "--metric=speed") == 2
+    assert "not written alike by all runs;" in one_line(capsys)
 
 
 @pytest.mark.usefixtures("undrawn")
