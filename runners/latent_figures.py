@@ -5,7 +5,7 @@ and markers of their own, those of a continuum the shades of a map that also ris
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 
 from runners import figures
 from runners.latent_records import Arrays, of_split
+from runners.true_tasks import Truth, truth
 
-FEW = 8
-"""Specifications of one name that are told apart by markers; more are a continuum."""
 BURN_IN = 10
 """Steps of an episode before the latents of a space of two or more dimensions are drawn."""
 POINTS = 3000
@@ -31,51 +30,9 @@ DOT, MANY = 12, 200
 """Size of a latent, and from how many on they are small."""
 PANELS = 8
 """Episodes whose mixture is drawn at most."""
+NAMED = 4
+"""Tasks of an episode that a title names at most."""
 SHADES = "cividis"
-
-
-@dataclass(frozen=True)
-class Truth:
-    """Which task each of `n` latents belongs to.
-
-    Args:
-        labels: of the kinds of tasks; one for a continuum.
-        kind: `[n]`, an index of `labels`.
-        specification: `[n, numbers]`.
-    """
-
-    labels: tuple[str, ...]
-    kind: NDArray[np.int64]
-    specification: NDArray[np.float64]
-
-    @property
-    def continuous(self) -> bool:
-        """Whether the specification says more than the kind."""
-        return len(self.labels) == 1 and len(np.unique(self.specification, axis=0)) > 1
-
-    @property
-    def coordinates(self) -> range:
-        """The numbers that are shown as shades: at most two."""
-        return range(min(2, self.specification.shape[1])) if self.continuous else range(1)
-
-
-def truth(names: NDArray[np.str_], specification: NDArray[np.floating[Any]]) -> Truth:
-    """Kinds by name; by specification where one name has a few of them.
-
-    Args:
-        names: `[n]`.
-        specification: `[n, numbers]`.
-    """
-    told = np.asarray(specification, dtype=np.float64)
-    found = list(dict.fromkeys(names.tolist()))  # as they come, which is in the suite's order
-    kind = np.array([found.index(name) for name in names.tolist()])
-    if len(found) > 1:
-        return Truth(tuple(map(str, found)), kind, told)
-    rows, place = np.unique(told, axis=0, return_inverse=True)
-    if not 1 < len(rows) <= FEW:
-        return Truth((str(found[0]),), kind, told)
-    labels = [f"{found[0]} {', '.join(f'{number:.3g}' for number in row)}" for row in rows]
-    return Truth(tuple(labels), place.reshape(-1), told)
 
 
 def draw(file: Path) -> list[Path]:
@@ -86,6 +43,8 @@ def draw(file: Path) -> list[Path]:
     """
     with np.load(file) as loaded:
         place, arrays = of_split(loaded)
+    if "mask" in arrays and not arrays["mask"][:, 0].any():
+        return []  # every simulator broke
     made = {"latent_space": space(arrays, place)}
     if "weights" in arrays and arrays["weights"].shape[-1] > 1:
         made["responsibilities"] = responsibilities(arrays)
@@ -112,16 +71,17 @@ def space(arrays: Arrays, title: str = "") -> Figure:
 
 def responsibilities(arrays: Arrays) -> Figure:
     """The mixture's weights along an episode of each kind of task, changes of the task marked."""
-    names = arrays["names"][arrays["family"][:, 0, 0]]
-    first = truth(names, arrays["specification"][:, 0, 0])
-    kinds = range(len(first.labels))
-    rows = [int(np.flatnonzero(first.kind == kind)[0]) for kind in kinds][:PANELS]
+    whole = np.flatnonzero(arrays["mask"][:, 0].any(-1))  # others broke off
+    names = arrays["names"][arrays["family"][whole, 0, 0]]
+    first = truth(names, arrays["specification"][whole, 0, 0])
+    kinds = range(min(PANELS, len(first.labels)))
     panels, segments = {}, []
-    for row in rows:
+    for kind in kinds:
+        row = int(whole[first.kind == kind][0])
         steps = np.flatnonzero(arrays["mask"][row, 0])
         weights = arrays["weights"][row, 0, steps].T
         none = np.full(len(steps), np.nan)
-        panels[first.labels[first.kind[row]]] = [
+        panels[first.labels[kind]] = [
             figures.Line(f"component {k}", steps.astype(float), weight, none, none, k)
             for k, weight in enumerate(weights)
         ]
@@ -210,15 +170,15 @@ def _scattered(
 
 def _courses(arrays: Arrays, title: str) -> Figure:
     """A latent of one dimension over the steps of every episode."""
-    shape = arrays["mask"].shape
-    names = arrays["names"][arrays["family"]].reshape(-1)
-    whole = truth(names, arrays["specification"].reshape(len(names), -1))
-    kinds = whole.kind.reshape(shape)
+    mask = arrays["mask"]
+    whole = truth(arrays["names"][arrays["family"][mask]], arrays["specification"][mask])
+    kinds = np.zeros(mask.shape, dtype=np.int64)
+    kinds[mask] = whole.kind
     shades = _shades([whole], 0)
     with matplotlib.rc_context(figures.SIZES):
         figure = Figure(figsize=(6.2, 3.8), layout="constrained")
         axis = figure.subplots()
-        for row, episode in np.ndindex(shape[:2]):
+        for row, episode in np.ndindex(mask.shape[:2]):
             parts = _segments(arrays, row, episode)
             for start, stop, _ in parts:
                 kind = int(kinds[row, episode, start])
@@ -259,9 +219,9 @@ def _segments(arrays: Arrays, row: int, episode: int) -> list[tuple[int, int, st
 
 
 def _changing(parts: Sequence[tuple[int, int, str]]) -> str:
-    """The tasks of an episode, in order."""
-    words = [what for _, _, what in parts]
-    return " → ".join(words if len(words) <= 4 else [*words[:3], "..."])
+    """The tasks of an episode, in order; those of one family that follow each other once."""
+    words = [what for what, _ in groupby(what for _, _, what in parts)]
+    return " → ".join(words if len(words) <= NAMED else [*words[: NAMED - 1], "..."])
 
 
 def _mark(axis: Axes, steps: Sequence[int]) -> None:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from runners import figures, latent_figures
-from runners.latent_figures import plane, responsibilities, space, truth
+from runners.latent_figures import plane, responsibilities, space
 from runners.latent_records import of_split
+from runners.true_tasks import truth
 
 RNG = np.random.default_rng(0)
 
@@ -199,6 +200,15 @@ def test_responsibilities_mark_where_the_task_changes():
         assert [line.get_xdata()[0] for line in axis.get_lines()[2:]] == [15]
 
 
+def test_a_title_names_few_tasks_and_none_twice_in_a_row():
+    def title(words):
+        return latent_figures._changing([(i, i + 1, word) for i, word in enumerate(words)])
+
+    assert title("aabba") == "a → b → a"
+    assert title("abcd") == "a → b → c → d"
+    assert title("abcdef") == "a → b → c → ..."
+
+
 @pytest.mark.parametrize(("made", "width"), [(windows, 2), (windows, 1), (posteriors, 5)])
 def test_pictures_of_a_file(made, width, tmp_path):
     file = tmp_path / "evaluate_3_seed_0_latents.npz"
@@ -208,6 +218,17 @@ def test_pictures_of_a_file(made, width, tmp_path):
     expected = [tmp_path / f"evaluate_3_seed_0_{k}.{end}" for k in kinds for end in ("png", "svg")]
     assert latent_figures.draw(file) == expected
     assert all(path.stat().st_size > 1000 for path in expected)
+
+
+def test_episodes_that_broke_are_not_drawn(tmp_path):
+    arrays = windows(width=1)
+    arrays["mask"][0] = False
+    assert [axis.get_title() for axis in responsibilities(arrays).axes] == ["direction"]
+    assert names(space(arrays)) == ["direction"]
+    arrays["mask"][:] = False
+    file = tmp_path / "x_latents.npz"
+    np.savez(file, **{f"test/deterministic/{name}": arrays[name] for name in arrays})
+    assert latent_figures.draw(file) == []
 
 
 def test_one_component_has_no_responsibilities(tmp_path):
