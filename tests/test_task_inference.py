@@ -1,13 +1,18 @@
-"""Inference alone: from random actions TIGR tells two families apart and predicts what they pay."""
+"""Inference alone: from random actions TIGR tells two families apart and predicts what they pay.
 
+And what `python -m runners.evaluate --latents` writes and draws of such a run.
+"""
+
+import json
 from pathlib import Path
 
 import gin
+import numpy as np
 import pytest
 import torch
 
 from buffers.rolling_window import RollingWindow
-from runners import config, training
+from runners import config, evaluate, train, training
 from runners.evaluation import evaluating
 from runners.inference_scores import accuracy, confusion, matching
 from runners.window_rollouts import WindowRollouts
@@ -91,3 +96,50 @@ def test_invariant_20_in_a_few_seconds():
     suite, learner, _ = inferring(200, 0.1)
     experience = episodes_of(suite, learner)
     assert accuracy(experience, matching(experience, 5, 2, True), 5) > 0.8
+
+
+TINY = {
+    "ITERATIONS": 2,
+    "TASKS_PER_EPOCH": 4,
+    "INFERENCE_STEPS": 2,
+    "INFERENCE_BATCH": 8,
+    "POLICY_STEPS": 2,
+    "BATCH_SIZE": 8,
+    "HIDDEN": (8, 8),
+    "EVALUATION_INTERVAL": 10,
+    "PointRobotSuite.sizes": (6, 4),
+    "HORIZON": 12,
+    "Logger.tensorboard": False,
+}
+
+
+def test_latents_of_a_run(tmp_path, capsys):
+    flags = [f"--gin={name} = {value}" for name, value in TINY.items()]
+    file = "gin/quick/tigr_point_robot.gin"
+    assert train.main(["train", f"--gin_file={file}", f"--workdir={tmp_path}", *flags]) == 0
+    run = tmp_path / "tigr_point_robot" / "seed_0"
+    capsys.readouterr()
+    assert evaluate.main(["evaluate", str(run), "--latents", "--episodes=2", "--seed=3"]) == 0
+    error = capsys.readouterr().err
+    name = run / "eval" / "evaluate_2_seed_3"
+    made = [f"{name}_latents.npz"]
+    for what in ("latent_space", "responsibilities"):
+        made += [f"{name}_{what}.{kind}" for kind in ("png", "svg")]
+    assert [f"written to {path}" for path in made] == error.splitlines()[-5:]
+    assert all(Path(path).stat().st_size > 0 for path in made)
+    result = json.loads(name.with_suffix(".json").read_text())
+    with np.load(made[0]) as loaded:
+        arrays = dict(loaded)
+    assert {place.rpartition("/")[0] for place in arrays} == set(result["runs"])
+    for place, there in result["runs"].items():
+        told = {key: arrays[f"{place}/{key}"] for key in ("latent", "weights", "reward", "mask")}
+        count = len(there["tasks"])
+        assert told["latent"].shape == told["weights"].shape == (count, 2, 12, 2)
+        assert told["weights"].sum(-1) == pytest.approx(1.0, abs=1e-5)
+        returns = np.array([task["returns"] for task in there["tasks"]])
+        assert (told["reward"] * told["mask"]).sum(-1) == pytest.approx(returns, rel=1e-4)
+    assert evaluate.main(["evaluate", str(run), "--episodes=2", "--seed=3"]) == 0
+    assert json.loads(name.with_suffix(".json").read_text()) == result
+    capsys.readouterr()
+    assert evaluate.main(["evaluate", str(run), "--activations"]) == 2
+    assert "TIGR records no layers; --latents" in capsys.readouterr().err
