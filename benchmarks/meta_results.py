@@ -1,4 +1,4 @@
-"""The page docs/results/cavia.md with its curves, made from the metrics of finished runs.
+"""The page docs/results/cavia.md with its pictures, made from the metrics of finished runs.
 
     python benchmarks/meta_results.py runs --out docs/results
 
@@ -9,14 +9,10 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-import matplotlib
+from pictures import Picture
+from two_tasks import Records, minutes, series
 
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt  # noqa: E402
-from two_tasks import Records, minutes, series  # noqa: E402
-
-from runners.records import read_records  # noqa: E402
+from runners.records import read_records
 
 METHODS = {
     "2D navigation": {
@@ -34,6 +30,11 @@ FILES = {
     "ctd2_cavia": "papers/nm_cavia/ctd2_cavia",
     "cavia_half_cheetah": "quick/cavia_half_cheetah",
 }
+FIGURES = {
+    "2D navigation": "cavia_navigation.png",
+    "CT-graph, depth 2": "cavia_ct_graph.png",
+    "half-cheetah, direction, reduced": "cavia_half_cheetah.png",
+}
 STEPS = 5
 Run = tuple[str, int, Records]
 """Experiment, seed, records."""
@@ -49,9 +50,12 @@ processor time, evaluations included, on a virtual machine of two cores on which
 {commands}
     python benchmarks/meta_results.py runs --out docs/results
 
-This page is written by the last command from the runs' metrics.jsonl; runs that have not ended are
-left out. The first evaluation follows the tenth iteration. No step of the trust region may come to
-a divergence of 0.01; one that is refused leaves the weights as they are.
+This page is written by the last command from the runs' metrics.jsonl, with the pictures that the
+commands below them make; runs that have not ended are left out. In a picture a thin line is the
+return before adaptation (step 0), a thick one that after the last gradient step; one seed has no
+interval. The same command writes `adaptation.png`, the last return after each number of steps.
+The first evaluation follows the tenth iteration. No step of the trust region may come to a
+divergence of 0.01; one that is refused leaves the weights as they are.
 
 {tables}
 ## Against the expectations
@@ -65,8 +69,6 @@ after one step and above 0.8 after four, plain CAVIA perhaps below. On the half-
 to help.
 
 {verdicts}
-
-![Return on test tasks](cavia_returns.png)
 """
 
 
@@ -141,37 +143,8 @@ def expectations(name: str, steps: list[dict[int, float]]) -> Iterable[tuple[str
         yield "after 1 > before", f"{end[0]:.1f}, {end[1]:.1f}", end[1] > end[0]
 
 
-def plot(runs: list[Run], path: Path) -> None:
-    """Return before and after adaptation against iterations, a panel for each environment."""
-    groups = {title: names for title, names in METHODS.items() if {n for n, *_ in runs} & {*names}}
-    figure, axes = plt.subplots(1, len(groups), figsize=(5.4 * len(groups), 5.0), squeeze=False)
-    for axis, (title, names) in zip(axes[0], groups.items(), strict=True):
-        for i, (name, label) in enumerate(names.items()):
-            seeds = [curves(records) for there, _, records in runs if there == name]
-            for k, style in ((0, ":"), (1, "-"), (-1, "--")):
-                for number, steps in enumerate(seeds):
-                    last = len(steps) - 1
-                    when = {0: "before", 1: "after 1", -1: f"after {last}"}[k]
-                    axis.plot(
-                        list(steps[k]),
-                        list(steps[k].values()),
-                        style,
-                        color=f"C{i}",
-                        alpha=0.9,
-                        lw=1.2,
-                        label=f"{label}, {when}" if number == 0 else None,
-                    )
-        axis.set(title=title, xlabel="iterations")
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
-    axes[0][0].set_ylabel("return on test tasks")
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
 def main() -> None:
-    """Read the runs, write the tables and the picture."""
+    """Read the runs, write the tables and the pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
@@ -183,13 +156,16 @@ def main() -> None:
         if not runs:
             continue
         everything += runs
-        tables += [f"## {title}", "", *table(runs, names), "", *updates(runs, names), ""]
+        seeds = {name: [seed for there, seed, _ in runs if there == name] for name, *_ in runs}
+        picture = Picture(FIGURES[title], f"Returns, {title}", "curves", "return")
+        shown = picture.make(arguments.runs, seeds, names, arguments.out)
+        tables += [f"## {title}", "", *table(runs, names), "", shown, ""]
+        tables += [*updates(runs, names), ""]
         for name in dict.fromkeys(name for name, *_ in runs):
             file = FILES.get(name, name)
             commands.append(f"    python -m runners.train --gin_file=gin/{file}.gin --seed=<seed>")
     if not everything:
         raise SystemExit(f"no finished run under {arguments.runs}")
-    plot(everything, arguments.out / "cavia_returns.png")
     page = PAGE.format(
         commands="\n".join(commands),
         tables="\n".join(tables),

@@ -1,4 +1,4 @@
-"""The page docs/results/multitask.md with its curves, made from the metrics of finished runs.
+"""The page docs/results/multitask.md with its picture, made from the metrics of finished runs.
 
     python benchmarks/multitask_results.py runs --out docs/results
 
@@ -8,7 +8,8 @@
 import argparse
 from pathlib import Path
 
-from two_tasks import finished, plot_success, table
+from pictures import Picture
+from two_tasks import finished, table
 
 METHODS = {
     "mtsac_two_tasks": "MT-SAC",
@@ -19,6 +20,10 @@ METHODS = {
     "dendrites_two_tasks": "Active Dendrites",
 }
 THRESHOLDS = dict.fromkeys(METHODS, (0.8, 0.9))
+SUCCESS = Picture(
+    "multitask_success.png", "Success of each method", "curves_by_task", "success_rate",
+    "step_per_task",
+)  # fmt: skip
 PAGE = """# The multi-task networks on two tasks
 
 reach-v3 and drawer-close-v3 of Meta-World v3, the setting of [must.md](must.md): v2 reward, 50
@@ -31,8 +36,9 @@ processor time, evaluations included, on a virtual machine of two cores on which
     python -m runners.train --gin_file=gin/quick/<experiment>.gin --seed=<seed>
     python benchmarks/multitask_results.py runs --out docs/results
 
-This page is written by the second command from the runs' metrics.jsonl; runs that have not reached
-their last step are left out. The experiments are {experiments}.
+This page is written by the second command from the runs' metrics.jsonl, with the picture that the
+command below it makes; runs that have not reached their last step are left out. The experiments
+are {experiments}.
 
 Networks are small here, and differ in size: the table says whether each learns in this time, not
 which is best. The thresholds are those of MT-SAC. The two forms of Soft Modularization are
@@ -48,9 +54,10 @@ and the networks are small; with the published choices, tried with seed 0, reach
   rate, success went up and down between 0.40 and 0.98.
 
 {table}
-![Success of each method](multitask_success.png)
+{success}
 
-Shaded: the range over seeds, where there are several. Fewer than five seeds decide
+Lines are means over seeds; shaded is a 95 % bootstrap interval over seeds, which with three is as
+wide as their range, and holds the true mean in about 75 % of cases. Fewer than five seeds decide
 nothing between methods that differ by less than 0.15.
 """
 
@@ -62,10 +69,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     arguments = parser.parse_args()
     runs = finished(arguments.runs, METHODS)
-    plot_success(runs, METHODS, arguments.out / "multitask_success.png")
+    success = SUCCESS.make(arguments.runs, runs, METHODS, arguments.out)
     text = "\n".join(table(runs, METHODS, THRESHOLDS)) + "\n"
     names = ", ".join(f"`{name}`" for name in runs)
-    (arguments.out / "multitask.md").write_text(PAGE.format(experiments=names, table=text))
+    page = PAGE.format(experiments=names, table=text, success=success)
+    (arguments.out / "multitask.md").write_text(page)
     print(text)
 
 

@@ -1,4 +1,4 @@
-"""The page docs/results/must.md with its curves, made from the metrics of finished runs.
+"""The page docs/results/must.md with its pictures, made from the metrics of finished runs.
 
     python benchmarks/must_results.py runs --out docs/results
 
@@ -9,10 +9,8 @@ import argparse
 import statistics
 from pathlib import Path
 
-from matplotlib.figure import Figure
-from two_tasks import Records, finished, plot_success, series, table
-
-from runners.figures import COLORS, DASHES
+from pictures import Picture
+from two_tasks import Records, finished, series, table
 
 METHODS = {
     "mtsac_two_tasks": "MT-SAC",
@@ -30,6 +28,12 @@ THRESHOLDS = {
     "must_two_tasks_fixed": (0.55, 0.8),
     "must_two_tasks": (0.55, 0.8),
 }
+SUCCESS = Picture(
+    "must_success.png", "Success of each method", "curves_by_task", "success_rate", "step_per_task"
+)
+OVERLAP = Picture(
+    "must_masks.png", "Overlap of tasks' masks", "curves_by_task", "mask/overlap", "step_per_task"
+)
 PAGE = """# MUST and its controls on two tasks
 
 reach-v3 and drawer-close-v3 of Meta-World v3: v2 reward, 50 goals, time limit 200, hidden layers
@@ -43,65 +47,35 @@ on which two or three such processes ran side by side. Five minutes a run, the a
     python -m runners.train --gin_file=gin/quick/<experiment>.gin --seed=<seed>
     python benchmarks/must_results.py runs --out docs/results
 
-This page is written by the second command from the runs' metrics.jsonl; runs that have not reached
-their last step are left out. The experiments are {experiments}.
+This page is written by the second command from the runs' metrics.jsonl, with the pictures that the
+commands below them make; runs that have not reached their last step are left out. The experiments
+are {experiments}.
 What options of MUST do with more tasks is in [must_study.md](must_study.md).
 
 {table}
-![Success of each method](must_success.png)
+{success}
 
-Shaded: the range over seeds. Thresholds are those that prototypes of the same methods reached.
-Fewer than five seeds decide nothing between methods that differ by less than 0.15.
+Lines are means over seeds; shaded is a 95 % bootstrap interval over seeds, which with three is as
+wide as their range, and holds the true mean in about 75 % of cases. Thresholds are those that
+prototypes of the same methods reached. Fewer than five seeds decide nothing between methods that
+differ by less than 0.15.
 {masks}"""
 MASKS = """
 ## What the masks do
 
-![Kept share, overlap, turnover, success at commits](must_masks.png)
+{overlap}
 
-MUST, seeds {seeds}. The kept share of the weights was between {low:.6f} and {high:.6f}; the share
-exchanged at a commit at most {turnover:.4f}. {changes}
+Of the weights that a task keeps, the share that the other one keeps too; by chance it is 0.5. MUST,
+seeds {seeds}; intervals as above. The kept share of the weights was between {low:.6f} and
+{high:.6f}; the share exchanged at a commit at most {turnover:.4f}. {changes}
 """
 CHANGES = """Over {commits} commits (seeds: {seeds}) success on 15
 goals of each task changed by {mean:+.3f} on average from one update before a commit to right after
 it, at worst by {worst:+.3f} (`must_two_tasks_commits`: the same run, evaluated there as well)."""
 
 
-def plot_masks(seeds: dict[int, Records], around: dict[int, Records], path: Path) -> None:
-    """What happens to the masks of MUST over its commits; `around` was evaluated at them."""
-    figure = Figure(figsize=(15, 3.6), layout="constrained")
-    axes = figure.subplots(1, 4)
-    panels = ("kept_fraction", "overlap", "turnover")
-    titles = ("share of weights kept", "overlap between tasks", "exchanged at a commit")
-    for axis, tag, title in zip(axes, panels, titles, strict=False):
-        for i, name in enumerate(("actor", "critic_0", "critic_1")):
-            for seed, records in seeds.items():
-                curve = series(records, f"mask/{tag}/{name}")
-                label = name if seed == min(seeds) else None
-                x = [s / 2000 for s in curve]
-                style = {"linestyle": DASHES[i], "color": COLORS[i], "label": label}
-                axis.plot(x, list(curve.values()), **style)
-        axis.set(title=title, xlabel="steps of each task, thousands")
-        axis.grid(alpha=0.3)
-    axes[0].set_ylim(0.0, 1.0)
-    axes[2].set_ylim(0.0, 1.3 * axes[2].dataLim.ymax)
-    axes[0].legend(fontsize=8)
-    for i, (tag, label) in enumerate((("before", "before a commit"), ("after", "right after"))):
-        for seed, records in around.items():
-            curve = series(records, f"commit/success_rate_{tag}")
-            x = [s / 2000 for s in curve]
-            shown = label if seed == min(around) else None
-            style = {"linestyle": DASHES[i], "color": COLORS[i], "label": shown}
-            axes[3].plot(x, list(curve.values()), **style)
-    axes[3].set(title="success at commits", xlabel="steps of each task, thousands")
-    axes[3].set_ylim(-0.02, 1.02)
-    axes[3].grid(alpha=0.3)
-    if around:
-        axes[3].legend(fontsize=8)
-    figure.savefig(path, dpi=110)
-
-
-def masks_text(seeds: dict[int, Records], around: dict[int, Records]) -> str:
-    """The paragraph on masks, in figures."""
+def masks_text(overlap: str, seeds: dict[int, Records], around: dict[int, Records]) -> str:
+    """The part on masks: the picture `overlap`, and figures."""
     kept, turnover, changes = [], [], []
     for records in seeds.values():
         for tag, values in (("kept_fraction", kept), ("turnover", turnover)):
@@ -120,6 +94,7 @@ def masks_text(seeds: dict[int, Records], around: dict[int, Records]) -> str:
             worst=min(changes),
         )
     return MASKS.format(
+        overlap=overlap,
         seeds=", ".join(map(str, seeds)),
         low=min(kept),
         high=max(kept),
@@ -137,13 +112,14 @@ def main() -> None:
     runs = finished(arguments.runs, METHODS)
     masks = ""
     around = runs.pop("must_two_tasks_commits", {})
-    plot_success(runs, METHODS, arguments.out / "must_success.png")
-    if seeds := runs.get("must_two_tasks", around):
-        plot_masks(seeds, around, arguments.out / "must_masks.png")
-        masks = masks_text(seeds, around)
+    success = SUCCESS.make(arguments.runs, runs, METHODS, arguments.out)
+    if seeds := runs.get("must_two_tasks"):
+        only = {"must_two_tasks": seeds}
+        overlap = OVERLAP.make(arguments.runs, only, METHODS, arguments.out)
+        masks = masks_text(overlap, seeds, around)
     text = "\n".join(table(runs, METHODS, THRESHOLDS)) + "\n"
     names = ", ".join(f"`{name}`" for name in runs)
-    page = PAGE.format(experiments=names, table=text, masks=masks)
+    page = PAGE.format(experiments=names, table=text, success=success, masks=masks)
     (arguments.out / "must.md").write_text(page)
     print(text)
 

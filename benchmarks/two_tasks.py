@@ -1,4 +1,4 @@
-"""What runs on reach-v3 and drawer-close-v3 came to: tables and curves for the pages of results.
+"""What runs on reach-v3 and drawer-close-v3 came to: tables for the pages of results.
 
 A run is `<experiment>/seed_<n>/metrics.jsonl`.
 """
@@ -8,13 +8,9 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from runners import figures  # noqa: E402
 from runners.records import read_records  # noqa: E402
-from runners.result_tables import with_seeds  # noqa: E402
 
 TASKS = ("reach-v3", "drawer-close-v3")
 LAST = (60_000, 70_000, 80_000)  # 30, 35 and 40 thousand steps of each task
@@ -73,18 +69,3 @@ def table(
         else:
             text += " |"
         yield text
-
-
-def plot_success(runs: Runs, methods: dict[str, str], path: Path) -> None:
-    """Success against steps of each task: mean and range over seeds."""
-    panels: dict[str, list[figures.Line]] = {task: [] for task in TASKS}
-    for task, lines in panels.items():
-        for style, (name, seeds) in enumerate(runs.items()):
-            curves = [series(r, f"eval/success_rate/{task}") for r in seeds.values()]
-            steps = sorted(set.intersection(*(set(c) for c in curves)))
-            values = np.array([[c[s] for c in curves] for s in steps])
-            label, x = with_seeds(methods[name], len(curves)), np.array(steps) / 2
-            ends = values.min(1), values.max(1)
-            lines.append(figures.Line(label, x, values.mean(1), *ends, style))
-    x_label, y_label = "steps of each task", "success rate, 50 goals"
-    figures.curves(panels, x=x_label, y=y_label, bounded=True).savefig(path, dpi=150)

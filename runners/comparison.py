@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from runners import aggregates
 from runners.aggregates import Estimate, Statistic
-from runners.config import ConfigError
+from runners.config import ConfigError, closest
 from runners.figures import Line
-from runners.recorded_runs import Curve, Method, Tag
+from runners.recorded_runs import EVALUATION, Curve, Method, Tag
 from runners.result_tables import Result, with_seeds
 
 STATISTICS = {"mean": aggregates.mean, "iqm": aggregates.iqm}
@@ -23,10 +23,10 @@ LEVELS = 101
 
 @dataclass(frozen=True)
 class View:
-    """One kind of evaluation: the tags of a metric that make up scores `[seeds, tasks]`.
+    """One kind of reading: the tags of a metric that make up scores `[seeds, tasks]`.
 
     Args:
-        metric: as in `eval/<metric>`.
+        metric: as in `Tag`.
         split: "train" or "test" of a meta-learner.
         stage: how much a meta-learner had seen.
         tasks: those the metric is written for; empty if only their mean is.
@@ -50,7 +50,14 @@ class View:
         """What it is of."""
         if self.split:
             return f"{self.split} tasks"
-        return f"mean over {len(self.tasks)} tasks" if len(self.tasks) > 1 else "".join(self.tasks)
+        if len(self.tasks) < 2:
+            return "".join(self.tasks)
+        return f"mean over {len(self.tasks)} {self.part}s"
+
+    @property
+    def part(self) -> str:
+        """What a tag's last part is called: the parts of a network's metric are no tasks."""
+        return "task" if self.metric.startswith((EVALUATION, "train/")) else "part"
 
 
 @dataclass(frozen=True)
@@ -69,19 +76,20 @@ class Comparison:
 
     Args:
         methods: those to be compared.
-        metric: as in `eval/<metric>`; if empty the success rate, of a meta-learner the return.
+        metric: an evaluation's as in `eval/<metric>`, or one of training, such as `loss/critic`;
+            if empty the success rate, of a meta-learner the return.
         choices: how.
 
     Raises:
-        ConfigError: not all methods were evaluated by the metric.
+        ConfigError: not all methods have the metric.
     """
 
     def __init__(self, methods: Sequence[Method], metric: str, choices: Choices) -> None:
         self.methods, self.choices = methods, choices
         self.meta = any(run.meta for method in methods for run in method.runs)
-        self.metric = metric or ("return" if self.meta else "success_rate")
         shared = set.intersection(*(set(method.tags) for method in methods))
         self.tags = [tag for tag in methods[0].tags if tag in shared]
+        self.metric = self._known(metric or ("return" if self.meta else "success_rate"))
         self.views = list(self._views())
         self.curves: dict[tuple[View, str], Curve] = {
             (view, method.name): method.curve(view.names, choices.until)
@@ -91,9 +99,19 @@ class Comparison:
         self.results = [self._result(view, method) for view in self.views for method in methods]
 
     @property
+    def name(self) -> str:
+        """The metric as it was asked for, and is shown."""
+        return self.metric.removeprefix(EVALUATION)
+
+    @property
     def bounded(self) -> bool:
         """Whether scores lie between 0 and 1."""
-        return self.metric.startswith("success")
+        return self.metric.rpartition("/")[2].startswith("success")
+
+    @property
+    def reading(self) -> str:
+        """What wrote the metric: an evaluation, or a record of training."""
+        return "evaluation" if self.metric.startswith(EVALUATION) else "record"
 
     @property
     def unit(self) -> str:
@@ -129,7 +147,8 @@ class Comparison:
             )
         short = min(len(steps) for steps, _ in self.curves.values())
         if short < self.choices.last:
-            texts.append(f"--last={self.choices.last}: some runs have only {short} evaluations")
+            few_of = f"some runs have only {short} {self.reading}s"
+            texts.append(f"--last={self.choices.last}: {few_of}")
         return texts
 
     def panels(self) -> dict[str, list[Line]]:
@@ -197,15 +216,25 @@ class Comparison:
     def _plain(self, tag: Tag) -> bool:
         return tag.metric == self.metric and not tag.task
 
+    def _known(self, metric: str) -> str:
+        """The metric as it stands in tags: an evaluation's, or else one of training."""
+        known = {tag.metric: tag.metric.removeprefix(EVALUATION) for tag in self.tags}
+        wanted = (EVALUATION + metric, metric)
+        for found in wanted:
+            if found in known:
+                return found
+        lacking = [m.name for m in self.methods if not {*wanted} & {tag.metric for tag in m.tags}]
+        evaluated = sorted({known[tag.metric] for tag in self.tags if tag.evaluation}) or ["none"]
+        hint = closest(metric, list(known.values()))
+        raise ConfigError(
+            f"--metric={metric}: not written {'alike ' if not lacking else ''}by "
+            f"{', '.join(lacking) or 'all runs'}; {hint + ' ' if hint else ''}"
+            f"shared by all evaluations: {', '.join(evaluated)}; "
+            "tags of training, such as loss/critic, can be given too"
+        )
+
     def _views(self) -> Iterator[View]:
         mine = [tag for tag in self.tags if tag.metric == self.metric]
-        if not mine:
-            known = [set(tag.metric for tag in method.tags) for method in self.methods]
-            names = sorted(set.intersection(*known)) or ["none"]
-            raise ConfigError(
-                f"--metric={self.metric}: not all runs were evaluated by it; "
-                f"shared by all are: {', '.join(names)}"
-            )
         for split in dict.fromkeys(tag.split for tag in mine if tag.split) or [""]:
             inside = [tag for tag in mine if tag.split == split]
             stages = list(dict.fromkeys(tag.stage for tag in inside if tag.stage))

@@ -220,24 +220,25 @@ def _explain(message: str, error: Exception) -> str:
     first = message.splitlines()[0]
     if found := re.search(r"No configurable matching (?:reference )?'@?([\w./]+)", message):
         name = found[1].split("/")[-1].split(".")[-1]
-        fix = _closest(name, names) or "import its module in the gin file"
+        fix = closest(name, names) or "import its module in the gin file"
         binding = re.search(r"In binding for '(.+?)'", message)
         where = f" (in {binding[1]})" if binding else ""
         return f"nothing is called '{name}'{where}; {fix}"
     if found := re.search(r"Configurable '(.+?)' doesn't have a parameter named '(\w+)'", first):
         parameters = gin_config._REGISTRY.get_match(found[1])
-        fix = _closest(found[2], _parameters(parameters.wrapped)) or "see its constructor"
+        fix = closest(found[2], _parameters(parameters.wrapped)) or "see its constructor"
         return f"'{found[1]}' has no parameter '{found[2]}'; {fix}"
     if found := re.search(r"No bindings specified for '(.+?)/(?:gin\.)?macro'", message):
         macros = [scope for scope, name in gin_config._CONFIG if name == "gin.macro"]
-        fix = _closest(found[1], macros) or f"bind it: {found[1]} = value"
+        fix = closest(found[1], macros) or f"bind it: {found[1]} = value"
         return f"macro %{found[1]} has no value; {fix}"
     if isinstance(error, ImportError):
         return f"import failed: {first}; correct the import or install what it needs"
     return first
 
 
-def _closest(name: str, names: Sequence[str]) -> str:
+def closest(name: str, names: Sequence[str]) -> str:
+    """A question that names the one most like it; empty if none is."""
     close = difflib.get_close_matches(name, names, 1, 0.6)
     if not close:
         lowered = [known for known in names if known.lower() == name.lower()]

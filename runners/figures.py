@@ -99,7 +99,7 @@ def curves(
             if max(line.x.max() for line in lines) >= THOUSAND:
                 axis.xaxis.set_major_formatter(EngFormatter(sep=""))
             elif all((line.x == line.x.round()).all() for line in lines):
-                axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+                axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         for axis in grid.flat[len(panels) :]:
             axis.set_visible(False)
         for column in range(columns):
@@ -251,8 +251,11 @@ def _wrapped(text: str, width: float) -> str:
 
 
 def _legend_columns(labels: Collection[str], width: float) -> int:
+    """As many as there is room for, or fewer, so that no row is much shorter than the others."""
     longest = max(len(line) for label in labels for line in label.splitlines())
-    return max(1, min(len(labels), int(width * LETTERS_PER_INCH / (longest + 8))))
+    room = max(1, min(len(labels), int(width * LETTERS_PER_INCH / (longest + 8))))
+    rows = -(-len(labels) // room)
+    return -(-len(labels) // rows)
 
 
 def _legend_height(labels: Collection[str], width: float) -> float:

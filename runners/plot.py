@@ -2,10 +2,12 @@
 
     python -m runners.plot runs/must_mt10 runs/mtsac_mt10 --out=plots
     python -m runners.plot runs/must_mt10/seed_0 --x=step_per_task --metric=return
+    python -m runners.plot runs/must_mt10 --metric=mask/overlap
     python -m runners.plot runs/must_mt10 --published='MT10/*/mclean2025_v2'
 
 A RUN is a run's folder, or one that holds a folder seed_<n> for each run of a method. Reads their
-metrics.jsonl, and run.json for the protocol. Writes curves, bars of each task and profiles (of a
+metrics.jsonl, and run.json for the protocol. What is drawn are evaluations, or with a --metric such
+as loss/critic what training wrote. Writes curves, bars of each task and profiles (of a
 meta-learner: curves over adaptation) as PNG and SVG, and tables of mean and interquartile mean
 with 95 % intervals as markdown, LaTeX and CSV. Runs of different protocols are refused unless
 --mix names what differs. Exit codes: 0 done, 2 wrong input, 1 failed.
@@ -30,8 +32,10 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_string(
         "metric",
         "",
-        "What to draw, as in the tag eval/<metric>: success_rate, return, ... If not given the "
-        "success rate, of a meta-learner the return.",
+        "What to draw: of evaluations as in the tag eval/<metric>, success_rate, return, ...; of "
+        "training the first two parts of a tag, loss/critic, train/return, mask/overlap, ... (the "
+        "rest is a task, or a part of the agent). If not given the success rate, of a "
+        "meta-learner the return.",
         flag_values=values,
     )
     flags.DEFINE_enum(
@@ -52,7 +56,8 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_integer(
         "last",
         1,
-        "Results are means of so many evaluations at the end of each run.",
+        "Results are means of so many evaluations (of --metric=loss/critic and the like: records) "
+        "at the end of each run.",
         lower_bound=1,
         flag_values=values,
     )

@@ -51,11 +51,12 @@ def plot(
     Args:
         paths: folders of runs, or of the seeds of one method.
         out: folder of the pictures and tables.
-        metric: `success_rate`, `return`, ... as in `eval/<metric>`; if empty the success rate, of a
-            meta-learner the return.
+        metric: `success_rate`, `return`, ... as in `eval/<metric>`, or a tag of training, such as
+            `loss/critic`; if empty the success rate, of a meta-learner the return.
         axis: a key of `AXES`: what curves are drawn over.
         statistic: a key of `STATISTICS`: what the curves show.
-        last: how many evaluations at the end of each run a result is the mean of.
+        last: how many evaluations, or records of training, at the end of each run a result is the
+            mean of.
         until: leave out what is later than this step.
         labels: names to show, by experiment.
         mix: facts of the protocol (`protocols.FACTS`) that may differ between the runs.
@@ -68,15 +69,15 @@ def plot(
     """
     if axis not in AXES or statistic not in STATISTICS or last < 1:
         raise ValueError(f"plot: axis {axis!r}, statistic {statistic!r} or last {last!r}")
-    methods, warnings = read_methods(paths, labels)
+    methods, warnings = read_methods(paths, labels, metric)
     compared = [name for name in protocols.FACTS if name != "steps" or axis == "step"]
     warnings += protocols.check(methods, mix, compared)
     comparison = Comparison(methods, metric, Choices(axis, statistic, last, until, by_task))
     warnings += comparison.warnings()
     entries = published_results.chosen(published)
-    if entries and comparison.metric != "success_rate":
+    if entries and comparison.metric != "eval/success_rate":
         raise ConfigError(
-            f"--published: they are success rates, not {comparison.metric}; "
+            f"--published: they are success rates of evaluations, not {comparison.name}; "
             "give --metric=success_rate"
         )
     for entry in entries:
@@ -100,7 +101,7 @@ def plot(
 
 def _draw(comparison: Comparison, entries: Sequence[Entry], out: Path) -> list[Path]:
     choices, bounded = comparison.choices, comparison.bounded
-    y = comparison.metric.replace("_", " ")
+    y = comparison.name.replace("_", " ")
     x = AXES[choices.axis]
     if choices.axis == "step" and (comparison.meta or comparison.unit == "iterations"):
         x = "iterations" if comparison.unit == "iterations" else "environment steps"
@@ -137,17 +138,18 @@ def _draw(comparison: Comparison, entries: Sequence[Entry], out: Path) -> list[P
 
 
 def _caption(comparison: Comparison) -> str:
-    metric = comparison.metric.replace("_", " ")
+    metric = comparison.name.replace("_", " ")
     return f"{metric}: {protocols.describe(comparison.methods)}"
 
 
 def _page(comparison: Comparison, entries: Sequence[Entry], warnings: Sequence[str]) -> str:
     last, by_task = comparison.choices.last, comparison.choices.by_task
-    over = "seeds and tasks" if comparison.views[0].tasks else "seeds"
+    first, reading = comparison.views[0], comparison.reading
+    over = f"seeds and {first.part}s" if first.tasks else "seeds"
     drawn = "the seeds of each task by themselves" if by_task else "whole seeds"
-    which = "the last evaluation" if last == 1 else f"the last {last} evaluations"
+    which = f"the last {reading}" if last == 1 else f"the last {last} {reading}s"
     parts = [
-        f"# {comparison.metric.replace('_', ' ')}\n",
+        f"# {comparison.name.replace('_', ' ')}\n",
         f"Protocol: {protocols.describe(comparison.methods)}.\n",
         f"Each run counts with {which}; mean and IQM over {over}; 95 % intervals by stratified "
         f"bootstrap over seeds, drawing {drawn}.\n",
@@ -156,7 +158,7 @@ def _page(comparison: Comparison, entries: Sequence[Entry], warnings: Sequence[s
     for view in comparison.headlines:
         if view.tasks:
             of = f" on {view.split} tasks" if view.split else ""
-            parts.append(f"Mean of each task{of}, with its 95 % interval:\n")
+            parts.append(f"Mean of each {view.part}{of}, with its 95 % interval:\n")
             parts.append(result_tables.markdown(result_tables.per_task(comparison.of(view))))
     if entries:
         parts.append("Published, each by a protocol of its own:\n")

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from runners.config import ConfigError
 from runners.records import Record, read_records
 
+EVALUATION = "eval/"
 TAG = re.compile(
-    r"eval/(?P<metric>[^/]+)(?:/(?P<split>train|test))?"
+    r"(?P<metric>eval/[^/]+)(?:/(?P<split>train|test))?"
     r"(?:/(?P<stage>(?:step|episode)_\d+|before|after|prior|posterior|first|last|final|online))?"
     r"(?:/(?P<task>.+))?"
 )
@@ -24,9 +25,14 @@ Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 class Tag(NamedTuple):
-    """What `eval/<metric>[/<split>][/<stage>][/<task>]` says; "" for what is left out.
+    """What a tag says; "" for what is left out.
 
-    A stage is how much a meta-learner has seen: `step_2` (adaptation), `episode_3`, `prior`, ...
+    An evaluation's is `eval/<metric>[/<split>][/<stage>][/<task>]`, where a stage is how much a
+    meta-learner has seen: `step_2` (adaptation), `episode_3`, `prior`, ... Of any other, such as
+    `mask/overlap/actor`, the first two parts are the metric, and the rest is the task, or part.
+
+    Args:
+        metric: with "eval/" in front if it is an evaluation's.
     """
 
     metric: str
@@ -37,7 +43,12 @@ class Tag(NamedTuple):
     @property
     def name(self) -> str:
         """As in the records."""
-        return "/".join(part for part in ("eval", *self) if part)
+        return "/".join(part for part in self if part)
+
+    @property
+    def evaluation(self) -> bool:
+        """Whether an evaluation wrote it, not training."""
+        return self.metric.startswith(EVALUATION)
 
     @property
     def number(self) -> int | None:
@@ -46,10 +57,12 @@ class Tag(NamedTuple):
         return int(last) if last.isdecimal() else None
 
 
-def read_tag(name: str) -> Tag | None:
-    """The parts of an evaluation's tag; None for another one."""
-    found = TAG.fullmatch(name)
-    return Tag(*(part or "" for part in found.groups())) if found else None
+def read_tag(name: str) -> Tag:
+    """The parts of a tag."""
+    if found := TAG.fullmatch(name):
+        return Tag(*(part or "" for part in found.groups()))
+    parts = name.split("/", 2)
+    return Tag("/".join(parts[:2]), "", "", "".join(parts[2:]))
 
 
 @dataclass(frozen=True)
@@ -81,9 +94,14 @@ class RecordedRun:
 
     @cached_property
     def tags(self) -> tuple[Tag, ...]:
-        """Those of evaluations, in the order in which they appear."""
+        """In the order in which they appear."""
         names = dict.fromkeys(name for record in self.records for name in record)
-        return tuple(tag for name in names if (tag := read_tag(name)))
+        return tuple(read_tag(name) for name in names)
+
+    def measured(self, metric: str) -> bool:
+        """Whether it has the metric, an evaluation's or one of training; if "" any evaluation."""
+        wanted = {metric, EVALUATION + metric}
+        return any(tag.metric in wanted if metric else tag.evaluation for tag in self.tags)
 
     @property
     def meta(self) -> bool:
@@ -140,11 +158,6 @@ class Method:
         shared = set.intersection(*(set(run.tags) for run in self.runs))
         return tuple(tag for tag in self.runs[0].tags if tag in shared)
 
-    def tasks(self, metric: str, split: str = "", stage: str = "") -> tuple[str, ...]:
-        """The tasks that the metric was written for."""
-        wanted = (metric, split, stage)
-        return tuple(tag.task for tag in self.tags if tag[:3] == wanted and tag.task)
-
     def curve(self, names: Iterable[str], until: float = np.inf) -> Curve:
         """The scores of some tags at the steps where every run has all of them.
 
@@ -155,7 +168,7 @@ class Method:
         steps = sorted(set.intersection(*(set(one) for row in series for one in row)))
         if not steps:
             raise ConfigError(
-                f"{self.name}: no step at which all its seeds were evaluated; "
+                f"{self.name}: no step at which all its seeds were measured; "
                 "name the seed folders that belong together"
             )
         scores = [[[one[step] for one in row] for row in series] for step in steps]
@@ -166,7 +179,7 @@ class Method:
         ends = {run.folder: max(run.series(name), default=0) for run in self.runs}
         last = max(ends.values())
         return [
-            f"{folder} was evaluated up to step {end:,} of {last:,}: all of {self.name} ends there"
+            f"{folder} was measured up to step {end:,} of {last:,}: all of {self.name} ends there"
             for folder, end in ends.items()
             if end < last
         ]
@@ -188,7 +201,7 @@ def read_run(folder: Path) -> RecordedRun:
 
 
 def read_methods(
-    paths: Sequence[Path | str], labels: Mapping[str, str] | None = None
+    paths: Sequence[Path | str], labels: Mapping[str, str] | None = None, metric: str = ""
 ) -> tuple[list[Method], list[str]]:
     """The runs in some folders, by experiment, and what is to be warned of.
 
@@ -196,9 +209,11 @@ def read_methods(
         paths: each a run's folder, or one with a folder `seed_<n>` for each run. Runs of one
             parent folder are seeds of one method.
         labels: names to show, by the parent folder's name.
+        metric: what is to be drawn; a seed without it is left out if another one has it. If empty
+            that is any evaluation.
 
     Raises:
-        ConfigError: a path holds no run with evaluations, or a label has no experiment.
+        ConfigError: a path holds no run with anything to draw, or a label has no experiment.
     """
     found: dict[Path, RecordedRun] = {}
     warnings = []
@@ -208,11 +223,15 @@ def read_methods(
         if not runs:
             why = "has neither metrics.jsonl nor seed_<n>" if path.is_dir() else "is no folder"
             raise ConfigError(f"{path} {why}; give a run, or a folder of runs")
-        whole = [run for run in runs if run.tags]
-        if not whole:
-            raise ConfigError(f"{path}: no evaluation was written yet; leave it out, or wait")
-        warnings += [f"{r.folder} has no evaluation yet: left out" for r in runs if not r.tags]
-        found |= {run.folder.resolve(): run for run in whole}
+        kept = [run for run in runs if run.measured(metric)]
+        if metric and not kept:  # the comparison says what there is instead
+            kept = [run for run in runs if run.tags]
+        wanted = metric or "evaluation"
+        if not kept:
+            fix = "leave it out, or wait" + ("" if metric else "; --metric draws training")
+            raise ConfigError(f"{path}: no {wanted} was written yet; {fix}")
+        warnings += [f"{r.folder} has no {wanted} yet: left out" for r in runs if r not in kept]
+        found |= {run.folder.resolve(): run for run in kept}
     groups: dict[Path, list[RecordedRun]] = {}
     for place, run in found.items():
         groups.setdefault(place.parent, []).append(run)

@@ -28,6 +28,19 @@ def test_one_legend_names_each_method_once():
     assert figure.axes[0].get_title() == "a" and figure.axes[1].get_xlabel() == "steps"
 
 
+@pytest.mark.parametrize("labels, columns", [(3, 3), (4, 2), (5, 3), (7, 3)])
+def test_rows_of_a_legend_are_alike(labels, columns):
+    lines = [line(f"method {i}" + " " * 12, i) for i in range(labels)]  # three fit into a row
+    assert curves({"a": lines}, x="steps", y="return").legends[0]._ncols == columns
+
+
+def test_few_steps_are_marked_by_round_numbers():
+    x = np.arange(10.0, 510.0, 10.0)
+    nothing = np.full_like(x, np.nan)
+    axis = curves({"": [Line("ours", x, x, nothing, nothing)]}, x="x", y="y").axes[0]
+    assert {100.0, 200.0, 300.0, 400.0, 500.0} <= {*axis.get_xticks()}
+
+
 def test_one_seed_has_no_band():
     nothing = np.full(3, np.nan)
     one = Line("ours", np.arange(3.0), np.arange(3.0), nothing, nothing)

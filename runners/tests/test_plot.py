@@ -129,6 +129,92 @@ def test_pearl_like_tags(write_run, tmp_path):
     assert (tmp_path / "p" / "adaptation.png").exists()
 
 
+@pytest.fixture
+def trained(write_run, tmp_path):
+    """Two seeds of training without any evaluation."""
+    for seed in range(2):
+        records = {}
+        for step in (10, 20):
+            tags = {"loss/critic": 4.0 + seed, "entropy": 0.5, "step_per_task": step / 2}
+            tags |= {f"mask/overlap/{part}": 0.1 * step / 10 for part in ("actor", "critic_0")}
+            tags |= {f"train/success/{task}": 0.5 for task in TASKS}
+            records[step] = tags
+        write_run("must", seed, records)
+    return tmp_path / "must"
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that would have been saved, by name."""
+    figures = {}
+    monkeypatch.setattr(
+        "runners.figures.save", lambda figure, path: figures.update({path.stem: figure}) or []
+    )
+    return figures
+
+
+def test_tags_of_training_are_drawn(trained, drawn, tmp_path, capsys):
+    out = tmp_path / "p"
+    assert call(trained, "--metric=mask/overlap", "--x=step_per_task", f"--out={out}") == 0
+    assert set(drawn) == {"curves", "curves_by_task", "tasks", "profile"}
+    axes = drawn["curves_by_task"].axes
+    assert [axis.get_title() for axis in axes] == ["actor", "critic_0"]
+    assert axes[0].get_ylabel() == "mask/overlap"
+    assert axes[0].get_lines()[0].get_xdata().tolist() == [5.0, 10.0]
+    assert axes[0].get_lines()[0].get_ydata() == pytest.approx([0.1, 0.2])
+    assert drawn["curves"].axes[0].get_title() == "mean over 2 parts"
+    printed = capsys.readouterr().out
+    assert "# mask/overlap" in printed and "the last record;" in printed
+    assert "| must | 2 | 20 | 0.200 |" in printed and "Mean of each part" in printed
+    assert [row["task"] for row in rows(out / "tasks.csv")] == ["actor", "critic_0"]
+
+
+def test_a_tag_of_one_value_is_drawn_too(trained, drawn, tmp_path):
+    for metric, value in {"loss/critic": 4.5, "entropy": 0.5}.items():
+        drawn.clear()
+        outcome = plot_runs([trained], tmp_path / "p", metric=metric, last=2)
+        assert set(drawn) == {"curves", "profile"} and outcome.results[0].mean.value == value
+        assert drawn["curves"].axes[0].get_ylabel() == f"{metric}, mean"
+
+
+def test_successes_of_training_are_bounded(trained, drawn, tmp_path):
+    plot_runs([trained], tmp_path / "p", metric="train/success")
+    axis = drawn["curves"].axes[0]
+    assert axis.get_ylim() == (-0.02, 1.02) and axis.get_title() == "mean over 3 tasks"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_an_evaluation_comes_before_training(write_run, tmp_path):
+    write_run("m", 0, {1: {"eval/kl": 1.0, "kl": 2.0}})
+    for metric in ("kl", "eval/kl"):
+        outcome = plot_runs([tmp_path / "m"], tmp_path / "p", metric=metric)
+        assert outcome.results[0].mean.value == 1.0 and "# kl\n" in outcome.text
+
+
+def test_an_unknown_metric(multi, trained, capsys):
+    assert call(multi[0], "--metric=sucess_rate") == 2
+    line = one_line(capsys)
+    assert "not written by must_mt10; did you mean 'success_rate'?" in line
+    assert "shared by all evaluations: return, success_rate; tags of training, such as" in line
+    assert call(trained, "--metric=loss/critc") == 2
+    line = one_line(capsys)
+    assert "did you mean 'loss/critic'?" in line and "evaluations: none;" in line
+    assert call(trained) == 2
+    assert "no evaluation was written yet; leave it out, or wait; --metric" in one_line(capsys)
+    assert call(trained, "--metric=train/success", "--published=MT10/*") == 2
+    assert "success rates of evaluations, not train/success" in one_line(capsys)
+
+
+def test_a_metric_that_some_lack_or_have_otherwise(write_run, tmp_path, capsys):
+    write_run("a", 0, {1: {"eval/return": 1.0, "eval/speed/x": 1.0}})
+    write_run("b", 0, {1: {"eval/length": 1.0, "eval/speed/y": 1.0}})
+    runs = (tmp_path / "a", tmp_path / "b")
+    assert call(*runs, "--metric=return") == 2
+    assert "not written by b; shared by all evaluations: none;" in one_line(capsys)
+    assert call(*runs, "--metric=speed") == 2
+    assert "not written alike by all runs;" in one_line(capsys)
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_published_lines(multi, tmp_path, capsys):
     flags = (f"--out={tmp_path / 'p'}", "--published=MT10/softmod/mclean2025_*")

@@ -5,16 +5,24 @@ from runners.config import ConfigError
 from runners.recorded_runs import Tag, read_methods, read_run, read_tag
 
 TAGS = {
-    "eval/success_rate": ("success_rate", "", "", ""),
-    "eval/success_rate/reach-v3": ("success_rate", "", "", "reach-v3"),
-    "eval/return/test/step_2": ("return", "test", "step_2", ""),
-    "eval/return/train/episode_10": ("return", "train", "episode_10", ""),
-    "eval/return/test/posterior": ("return", "test", "posterior", ""),
-    "eval/return/test": ("return", "test", "", ""),
-    "eval/success_rate/test/step_1/push-v3": ("success_rate", "test", "step_1", "push-v3"),
-    "eval/return_before": ("return_before", "", "", ""),
-    "eval/return/turn-0": ("return", "", "", "turn-0"),
-    "eval/return/trainer-v3": ("return", "", "", "trainer-v3"),
+    "eval/success_rate": ("eval/success_rate", "", "", ""),
+    "eval/success_rate/reach-v3": ("eval/success_rate", "", "", "reach-v3"),
+    "eval/return/test/step_2": ("eval/return", "test", "step_2", ""),
+    "eval/return/train/episode_10": ("eval/return", "train", "episode_10", ""),
+    "eval/return/test/posterior": ("eval/return", "test", "posterior", ""),
+    "eval/return/test": ("eval/return", "test", "", ""),
+    "eval/success_rate/test/step_1/push-v3": ("eval/success_rate", "test", "step_1", "push-v3"),
+    "eval/return_before": ("eval/return_before", "", "", ""),
+    "eval/return/turn-0": ("eval/return", "", "", "turn-0"),
+    "eval/return/trainer-v3": ("eval/return", "", "", "trainer-v3"),
+    "eval/return/before": ("eval/return", "", "before", ""),
+    "loss/critic": ("loss/critic", "", "", ""),
+    "mask/overlap/actor": ("mask/overlap", "", "", "actor"),
+    "mask/overlap_of_task/actor/reach-v3": ("mask/overlap_of_task", "", "", "actor/reach-v3"),
+    "train/success_rate/reach-v3": ("train/success_rate", "", "", "reach-v3"),
+    "train/test/step_1": ("train/test", "", "", "step_1"),
+    "sys/eval/x": ("sys/eval", "", "", "x"),
+    "entropy": ("entropy", "", "", ""),
 }
 
 
@@ -22,12 +30,9 @@ TAGS = {
 def test_tags(name):
     tag = read_tag(name)
     assert tag == TAGS[name] and tag.name == name
+    assert tag.evaluation == name.startswith("eval/")
     assert Tag("return", "", "episode_10", "").number == 10
     assert tag.number == {"step_2": 2, "episode_10": 10, "step_1": 1}.get(tag.stage)
-
-
-def test_other_tags_are_none():
-    assert read_tag("train/return") is None and read_tag("sys/eval/x") is None
 
 
 def test_a_multi_task_run(write_run):
@@ -70,6 +75,24 @@ def test_seeds_of_one_folder_are_one_method(write_run, tmp_path):
     assert steps.tolist() == [1, 2, 3] and scores.shape == (3, 2, 1)
     assert scores[:, :, 0].tolist() == [[3, 11], [4, 12], [5, 13]]
     assert methods[0].curve(["eval/return"], until=2)[0].tolist() == [1, 2]
+
+
+def test_a_seed_that_has_not_the_metric_yet_is_left_out(write_run, tmp_path):
+    write_run("m", 0, {1: {"loss/critic": 1.0, "eval/return": 0.0}})
+    write_run("m", 1, {1: {"loss/critic": 2.0}})
+    write_run("m", 2, {1: {"train/return": 0.0}})
+    for metric, seeds in {
+        "": [0],
+        "return": [0],
+        "eval/return": [0],
+        "loss/critic": [0, 1],
+        "train/return": [2],
+        "unheard/of": [0, 1, 2],  # the comparison says what there is
+    }.items():
+        (method,), warnings = read_methods([tmp_path / "m"], metric=metric)
+        assert [run.seed for run in method.runs] == seeds
+        wanted = metric or "evaluation"
+        assert len(warnings) == 3 - len(seeds) and all(f"no {wanted} yet" in w for w in warnings)
 
 
 def test_a_curve_ends_with_the_shortest_seed(write_run, tmp_path):
