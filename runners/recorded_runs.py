@@ -225,6 +225,8 @@ def read_methods(
         if not runs:
             why = "has neither metrics.jsonl nor seed_<n>" if path.is_dir() else "is no folder"
             raise ConfigError(f"{path} {why}; give a run, or a folder of runs")
+        if not any(run.records for run in runs):
+            raise ConfigError(f"{path}: no whole record in metrics.jsonl; leave it out, or wait")
         kept = [run for run in runs if run.measured(metric)]
         if metric and not kept:  # the comparison says what there is instead
             kept = [run for run in runs if run.tags]

@@ -130,13 +130,18 @@ def _learner_state(folder: Path, wanted: str) -> tuple[Path, Any]:
         candidates = [folder / f"step_{int(wanted):012d}"]
     else:
         raise ConfigError(f"--checkpoint={wanted}: latest, best or an environment step")
-    problems = []
+    problems: dict[str, str] = {}
     for candidate in filter(Path.is_dir, candidates):
         try:
-            return candidate, read_part(candidate, "learner")
+            state = read_part(candidate, "learner")
         except DamagedError as error:
-            logging.warning("Checkpoint damaged: %s", error)
-            problems.append(str(error))
-    there = [str(step) for step in steps] + (["best"] if (folder / "best").is_dir() else [])
-    what = "; ".join(problems) or f"not in {folder}"
-    raise ConfigError(f"--checkpoint={wanted}: {what}; there are: {', '.join(there) or 'none'}")
+            problems[candidate.name] = str(error)
+            continue
+        for problem in problems.values():
+            logging.warning("Checkpoint damaged, the next older one is taken: %s", problem)
+        return candidate, state
+    what = f"damaged: {'; '.join(problems.values())}" if problems else f"not in {folder}"
+    names = {f"step_{step:012d}": str(step) for step in steps}
+    names |= {"best": "best"} if (folder / "best").is_dir() else {}
+    others = [shown for name, shown in names.items() if name not in problems]
+    raise ConfigError(f"--checkpoint={wanted}: {what}; there are: {', '.join(others) or 'none'}")

@@ -178,7 +178,7 @@ BAD_META = {
     ),
     "PEARL with a replay too small": (
         [POINT_ROBOT, "--gin=REPLAY_CAPACITY = 400"],
-        ["ContextReplay.capacity", "10 transitions", "set it to 4760"],
+        ["ContextReplay.capacity", "10 transitions", "set it to 3160"],
     ),
     "sparse rewards where there are none": (
         [POINT_ROBOT, "--gin=SPARSE = True"],
@@ -189,7 +189,7 @@ BAD_META = {
         ["MetaOffPolicyLoop", "ct-graph-d2", "discrete", "gin/runners/meta_on_policy.gin"],
     ),
     "nothing for contexts to come from": (
-        [POINT_ROBOT, "--gin=PRIOR_STEPS = 0"],
+        [POINT_ROBOT, "--gin=PRIOR_STEPS = 0", "--gin=POSTERIOR_STEPS = 0"],
         ["PosteriorSchedule.prior_steps", "posterior_steps"],
     ),
     "TIGR in the on-policy meta loop": (

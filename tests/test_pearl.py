@@ -141,17 +141,7 @@ def run_of(learner, suite, **options):
     replay = functools.partial(
         ContextReplay, capacity=40_000, meta_batch=16, batch_size=64, context_size=32, seed=0
     )
-    schedule = functools.partial(
-        PosteriorSchedule,
-        replay=replay,
-        **{
-            "initial_steps": 100,
-            "prior_steps": 100,
-            "extra_steps": 100,
-            "updates_per_iteration": 200,
-            **options,
-        },
-    )
+    schedule = functools.partial(PosteriorSchedule, replay=replay, **options)
     return MetaOffPolicyLoop(suite, learner, schedule=schedule)
 
 
@@ -240,6 +230,7 @@ TINY = {
     "TASKS_PER_ITERATION": 2,
     "INITIAL_STEPS": 5,
     "PRIOR_STEPS": 5,
+    "POSTERIOR_STEPS": 0,
     "EXTRA_STEPS": 10,
     "UPDATES": 2,
     "META_BATCH": 2,
@@ -298,17 +289,20 @@ def shown_with_latents(run, result):
 ROBOTS = {"sizes": (40, 10), "horizon": 20}
 WIDE = (64, 64)
 FAST = {"hidden": WIDE, "learning_rate": 1e-3, "reward_scale": 20.0, "discount": 0.9}
+STEPS = {"initial_steps": 60, "prior_steps": 40, "posterior_steps": 40, "extra_steps": 40}
+QUICK = {"tasks_per_iteration": 20, **STEPS, "updates_per_iteration": 300}
+"""As in gin/quick/pearl_point_robot.gin."""
 
 
 def trained(learner, iterations):
-    """Returns of the first and the third episode of test tasks, after training."""
+    """Returns of the first and the tenth episode of test tasks, after training."""
     torch.manual_seed(0)
     suite = PointRobotSuite(**ROBOTS)
-    loop = run_of(learner, suite)
+    loop = run_of(learner, suite, **QUICK)
     while loop.step < iterations:
         next(loop)
     loop.close()
-    evaluator = PosteriorEvaluator(steps=60, repetitions=4, splits=("test",))
+    evaluator = PosteriorEvaluator(steps=200, repetitions=4, splits=("test",))
     metrics = evaluator(suite, learner)
     evaluator.close()
     return metrics["eval/return_before"], metrics["eval/return"]
@@ -337,7 +331,7 @@ def test_invariant_19_with_the_goal_for_a_latent_it_solves_the_task():
     suite = PointRobotSuite(**ROBOTS)
     goals = torch.tensor([suite.specification(task).tolist() for task in suite.each()])
     learner = build(encoder={"latent_dim": 2, "bottleneck": False}, **FAST)
-    loop = run_of(learner, suite)
+    loop = run_of(learner, suite, **QUICK)
     schedule = loop.schedule
     replay, sample = schedule.replay, schedule.replay.sample
     told = {}
@@ -359,7 +353,7 @@ def test_invariant_19_with_the_goal_for_a_latent_it_solves_the_task():
     learner.prior = lambda n: TensorDict({"latent": torch.zeros(n, 2)}, [n])
     learner.adapt = lambda experience, prior: prior
     torch.manual_seed(0)
-    while loop.step < 20:
+    while loop.step < 15:
         next(loop)
     evaluator = PosteriorEvaluator(steps=20, repetitions=4, splits=("test",))
     tested = torch.tensor([suite.specification(task).tolist() for task in suite.each("test")])

@@ -78,6 +78,7 @@ PEARL = {
     "TASKS_PER_ITERATION": 3,
     "INITIAL_STEPS": 10,
     "PRIOR_STEPS": 10,
+    "POSTERIOR_STEPS": 10,
     "EXTRA_STEPS": 10,
     "UPDATES": 6,
     "META_BATCH": 3,

@@ -102,6 +102,14 @@ def test_a_damaged_checkpoint_gives_way(run):
     assert SavedRun(run).step == 10
 
 
+def test_damaged_checkpoints_without_a_whole_one_are_one_line(run, caplog):
+    for path in run.glob("checkpoints/step_*/learner.safetensors"):
+        path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+    with pytest.raises(config.ConfigError, match="damaged: .*000020.*000010.*there are: best$"):
+        SavedRun(run)
+    assert not caplog.records
+
+
 def test_episodes_and_seed(run):
     evaluator = SavedRun(run).evaluator(episodes=3, seed=8)
     assert (evaluator.num_goals, evaluator.episodes_per_goal, evaluator.seed) == (3, 1, 8)

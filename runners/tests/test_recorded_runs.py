@@ -114,7 +114,10 @@ def test_equal_names_are_told_apart(write_run, tmp_path):
 
 def test_bad_paths(write_run, tmp_path):
     folder = write_run("m", 0, {1: {"train/return": 0.0}})
+    damaged = write_run("d", 0, {1: {"eval/return": 0.0}})
+    (damaged / "metrics.jsonl").write_text('{"step": 1, "eval/ret')
     for path, text in {
+        damaged: "no whole record in metrics.jsonl",
         tmp_path / "nothing": "is no folder",
         tmp_path: "has neither metrics.jsonl nor seed_<n>",
         folder: "no evaluation was written yet",
