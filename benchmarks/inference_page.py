@@ -27,9 +27,19 @@ POINT_ROBOT = """## PEARL, point robot
 A point moves by at most 0.1 along each axis, 20 steps an episode, from a uniform start in the
 square [-1, 1]^2 to a goal it is not shown; a step pays minus the distance. 40 training goals, 10
 test goals. Against the published run: 40 and 10 goals for 80 and 20; hidden layers of 64, 64 for
-300, 300, 300, in the encoder for 200, 200, 200; 100 steps in each collection for 200; 200 updates
-of an iteration for 1000; 64 rows and 32 context transitions for 256 and 64; learning rate 1e-3
-for 3e-4; reward scale 20 for 100 and discount 0.9 for 0.99; 30 iterations for 500.
+300, 300, 300, in the encoder for 200, 200, 200; 60 steps of each task at the start for 200; 20
+tasks of an iteration for 5, with 40 prior, 40 posterior and 40 extra steps for 200, 0 and 200;
+300 updates for 1000; 64 rows and 32 context transitions for 256 and 64; learning rate 1e-3 for
+3e-4; reward scale 20 for 100 and discount 0.9 for 0.99; 30 iterations for 500; ten episodes of an
+evaluation for three.
+
+These are not the first sizes tried. With 5 tasks of an iteration, 100 steps at the start, 100
+prior, no posterior and 100 extra steps and 200 updates (34,000 steps in all, three episodes of an
+evaluation) one seed was run, seed 0: -15.76 in the first episode, -12.02 in the third, so that
+both expectations below were missed. Then the sizes were changed to those above, with more than
+twice the steps, and the evaluation was made longer. The expectations were written for 34,000
+steps and the third episode, and are held against the third episode here too. The tenth is shown
+beside; that it be looked at was decided after that miss, and no expectation stands behind it.
 
 What some policies get, computed from the rules; the second is the best there is without knowing
 the task where goals are uniform:

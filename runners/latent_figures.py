@@ -30,6 +30,8 @@ DOT, MANY = 12, 200
 """Size of a latent, and from how many on they are small."""
 PANELS = 8
 """Episodes whose mixture is drawn at most."""
+EPISODES = 4
+"""Episodes after which posteriors are drawn at most."""
 NAMED = 4
 """Tasks of an episode that a title names at most."""
 SHADES = "cividis"
@@ -113,7 +115,7 @@ def plane(points: NDArray[np.floating[Any]]) -> tuple[NDArray[np.float64], tuple
 
 
 def _posteriors(arrays: Arrays) -> Figure:
-    """A panel for each episode."""
+    """A panel for each episode, or for some, the first and the last among them."""
     mean = arrays["mean"]
     tasks, repetitions, episodes, width = mean.shape
     there = ~np.isnan(mean).any(-1)
@@ -126,7 +128,7 @@ def _posteriors(arrays: Arrays) -> Figure:
     episode = np.broadcast_to(np.arange(episodes), there.shape)[there]
     whole = truth(arrays["task"], arrays["specification"])
     panels = {}
-    for number in range(episodes):
+    for number in np.unique(np.linspace(0, episodes - 1, min(EPISODES, episodes)).astype(int)):
         now = episode == number
         rows = task[now]
         seen = Truth(whole.labels, whole.kind[rows], whole.specification[rows])

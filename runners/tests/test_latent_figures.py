@@ -36,9 +36,9 @@ def windows(width=2, steps=30, length=None, change=None, tasks=2):
     }
 
 
-def posteriors(tasks=12, width=5, numbers=2):
+def posteriors(tasks=12, width=5, numbers=2, episodes=3):
     specification = RNG.uniform(-1, 1, (tasks, numbers))
-    mean = RNG.normal(size=(tasks, 2, 3, width))
+    mean = RNG.normal(size=(tasks, 2, episodes, width))
     mean[0, 1, 2] = np.nan  # this task was done after two episodes
     return {
         "mean": mean,
@@ -165,6 +165,16 @@ def test_posteriors_after_each_episode_by_goal():
     shown = figure.axes[6].get_ylim()
     first = arrays["specification"][:, 0]
     assert shown == pytest.approx((first.min(), first.max()))
+
+
+def test_of_many_episodes_four_are_drawn():
+    figure = space(posteriors(numbers=1, episodes=10))
+    assert [axis.get_title() for axis in figure.axes[:-1]] == [
+        "after the first episode",
+        "after episode 4",
+        "after episode 7",
+        "after episode 10",
+    ]
 
 
 def test_posteriors_of_two_tasks_have_markers():
