@@ -95,6 +95,15 @@ class Run:
         tasks = told["runs"]["test/deterministic"]["tasks"]
         return [float(np.mean(task["returns"])) for task in tasks]
 
+    def directions(self, iteration: int) -> list[str]:
+        """Mean and least return of episode 3, forward and backward, of PEARL's evaluation."""
+        told = json.loads((self.folder / "eval" / f"{iteration}.json").read_text())
+        cells = {}
+        for task in told["splits"]["test"]["tasks"]:
+            third = [episodes[2] for episodes in task["returns"]]
+            cells[task["specification"][0]] = f"{np.mean(third):.0f} ({min(third):.0f})"
+        return [cells[1.0], cells[-1.0]]
+
 
 def found(folder: Path, name: str) -> list[Run]:
     """The runs `<folder>/<name>/seed_<n>`, by seed."""
@@ -265,9 +274,11 @@ def cheetah_pearl(folder: Path, out: Path) -> list[str]:
         for wanted, stored in STORED_PEARL.items():
             if (iteration := nearest(steps, wanted)) is not None:
                 cells = [round(curve[iteration]) for curve in curves]
+                cells += run.directions(iteration)
                 rows.append((run.seed, f"{steps[iteration]:,}", *cells, stored, f"{wanted:,}"))
         last = max(steps)
         cells = [round(curve[last]) for curve in curves]
+        cells += run.directions(last)
         rows.append((run.seed, f"{steps[last]:,} (last)", *cells, "", ""))
         spent = f"{minutes(run.records):.1f}"
         early, late = (nearest(steps, wanted) for wanted in (54_000, 200_000))
@@ -277,7 +288,8 @@ def cheetah_pearl(folder: Path, out: Path) -> list[str]:
             verdict("episode 3 from 400 on at 200,000", values[1], (values[1] or 0) >= 400, 0),
         ):
             met.append((run.seed, run.reached, *row, spent))
-    header = ("seed", "environment steps", "episode 1", "episode 2", "episode 3", "stored", "at")
+    header = ("seed", "environment steps", "episode 1", "episode 2", "episode 3")
+    header += ("forward", "backward", "stored", "at")
     picture = Picture(
         "inference_cheetah_pearl.png", "PEARL, half-cheetah", "curves", "return", "env_steps"
     )
