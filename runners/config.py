@@ -50,7 +50,7 @@ def experiment_name() -> str:
 def parse(
     files: Sequence[str | Path], bindings: Sequence[str] = (), search_paths: Sequence[str] = ()
 ) -> None:
-    """Read the files in turn, then each binding, and lock the configuration.
+    """Read the files in turn, then each binding.
 
     Paths are looked for in the current folder, in `search_paths`, and in the repository. What an
     earlier call bound is forgotten.
@@ -69,7 +69,8 @@ def parse(
     for binding in bindings:
         with _translated(f"{_FLAG}'{binding}'", binding):
             gin.parse_config(binding)
-    with _translated("configuration"):
+    # Not locked behind it: in a notebook modules are imported, and so registered, later as well.
+    with _translated("configuration"), gin.unlock_config():
         gin.finalize()
     for message in type_errors():
         raise ConfigError(message)

@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+import gin
 import pytest
 from gin import config as gin_config
 
@@ -159,6 +160,21 @@ def test_quick_start(tmp_path, monkeypatch, capsys):
     exec(compile(files["from_python.py"], "from_python.py", "exec"), {})
     assert capsys.readouterr().out.splitlines()[-1] == "DONE"
     assert (tmp_path / "runs/from_python/mtsac_point_mass/seed_0/policy").is_dir()
+
+
+def test_every_verb_in_a_notebook(tmp_path, monkeypatch, capsys):
+    """The page's script runs, and its table names functions that there are."""
+    monkeypatch.chdir(tmp_path)
+    script = dict(blocks("notebooks.md"))["notebook.py"]
+    exec(compile(script, "notebook.py", "exec"), {})
+    run = tmp_path / "runs/mtsac_point_mass/seed_0"
+    assert "| mtsac_point_mass | 2 |" in capsys.readouterr().out
+    assert list(run.glob("eval/evaluate_700_seed_7.json")) and list(run.glob("videos/*_sheet.png"))
+    assert (tmp_path / "plots/curves.png").is_file() and (run / "policy_best").is_dir()
+    page = (DOCS / "notebooks.md").read_text()
+    assert not gin.config_is_locked()  # so that these modules can be imported by now
+    for place, name in re.findall(r"\| `(runners\.\w+)\.(\w+)` \|", page):
+        assert callable(getattr(importlib.import_module(place), name))
 
 
 def test_a_method_is_added_from_outside(tmp_path):

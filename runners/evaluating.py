@@ -1,0 +1,122 @@
+"""What `python -m runners.evaluate` does, as a function."""
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runners import config
+from runners.config import ConfigError
+from runners.evaluation_results import Table
+from runners.saved_run import SavedRun
+
+LATENTS = ("PosteriorEvaluator.latents", "WindowEvaluator.latents")
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What an evaluation came to."""
+
+    result: dict[str, Any]
+    """Protocol and scores, as in the JSON."""
+    table: Table
+    """A line for each task, or for each adaptation step of a meta-learner."""
+    path: Path | None
+    """The JSON; None where it could not be written, which the log says."""
+    files: tuple[Path, ...]
+    """Arrays and pictures beside it."""
+
+
+def evaluate(
+    run: Path | str,
+    checkpoint: str = "latest",
+    *,
+    device: str = "cpu",
+    episodes: int | None = None,
+    seed: int | None = None,
+    activations: bool = False,
+    activation_episodes: int | None = None,
+    latents: bool = False,
+) -> Evaluated:
+    """Evaluate a run as its own evaluator does, and write `RUN/eval/evaluate_<step>_seed_<seed>`.
+
+    Args:
+        run: the run's folder, or an exported policy's.
+        checkpoint: "latest", "best", or a step.
+        device: of the learner.
+        episodes: of each task, and of each adaptation step of a meta-learner; None as in the run.
+        seed: of the evaluation; None as in the run.
+        activations: write what each layer of a meta-learner's policy computed, too.
+        activation_episodes: of so many episodes only.
+        latents: write and draw what was inferred of the tasks, too (PEARL, TIGR, CEMRL).
+
+    Raises:
+        ConfigError: no run, no such checkpoint, or an argument that does not fit it.
+    """
+    if activation_episodes is not None and not activations:
+        raise ConfigError("--activation_episodes does nothing without --activations")
+    bindings = _recording(activations, activation_episodes, latents)
+    saved = SavedRun(run, checkpoint, device, bindings)
+    evaluator = saved.evaluator(episodes, seed)
+    unread = config.unused_bindings()
+    if activations and (text := _unfit(evaluator, saved.learner, unread)):
+        raise ConfigError(text)
+    if latents and set(LATENTS) <= set(unread):
+        raise ConfigError(
+            "--latents: this run's evaluator is none of a learner that infers tasks (PEARL, TIGR, "
+            "CEMRL); leave the flag out"
+        )
+    try:
+        metrics = evaluator(saved.suite, saved.learner)
+    finally:
+        evaluator.close()
+    result = evaluator.result(saved.step, saved.suite, metrics)
+    name = f"evaluate_{saved.step}_seed_{evaluator.seed}"
+    place = saved.folder / "eval", saved.step, saved.suite, metrics
+    path = evaluator.write_result(*place, name=name)
+    files: list[Path] = []
+    if path is not None and getattr(evaluator, "recorder", None) is not None:
+        arrays = sorted(path.parent.glob(f"{path.stem}_*.npz"))
+        files += [file for file in arrays if not file.stem.endswith("_latents")]
+    if path is not None and latents:
+        file = path.with_name(f"{path.stem}_latents.npz")
+        files += [file, *importlib.import_module("runners.latent_figures").draw(file)]
+    return Evaluated(result, evaluator.table(result), path, tuple(files))
+
+
+def _recording(activations: bool, activation_episodes: int | None, latents: bool) -> list[str]:
+    """What makes a meta-learner's evaluator record; other evaluators read none of it."""
+    lines = []
+    if latents:
+        lines += ["import runners.posterior_evaluation", "import runners.window_evaluation"]
+        lines += [f"{name} = True" for name in LATENTS]
+    if activations:
+        lines += ["import runners.meta_evaluation", "import networks.layer_recorder"]
+        lines.append("MetaEvaluator.recorder = @LayerRecorder()")
+    if activation_episodes is not None:
+        lines.append(f"LayerRecorder.episodes = {activation_episodes}")
+    return lines
+
+
+def _unfit(evaluator: Any, learner: Any, unread: Sequence[str]) -> str:
+    """Why --activations and this run do not go together; "" if they do."""
+    if "MetaEvaluator.recorder" not in unread:
+        try:
+            evaluator.recorder.check(learner)
+        except TypeError as error:
+            return f"--activations: {error}"
+    elif getattr(evaluator, "recorder", None) is None:
+        if hasattr(learner, "adapt"):
+            owner = type(learner).__name__
+            return (
+                f"--activations: the evaluation of {owner} records no layers; --latents writes "
+                "what it inferred"
+            )
+        return (
+            "--activations: this run has no meta-learner, and no recorder (Evaluator.recorder); "
+            "leave the flag out, or train with gin/runners/activity.gin"
+        )
+    elif "LayerRecorder.episodes" in unread:
+        return "--activation_episodes: this run has no meta-learner; leave the flag out"
+    return ""
