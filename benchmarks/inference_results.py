@@ -165,16 +165,22 @@ def inferred(run: Run, out: Path) -> tuple[int, Arrays] | None:
             return saved.step, of_split(loaded)[1]
 
 
-def by_task(arrays: Arrays) -> tuple[float, float]:
-    """Separation of the tasks' latents, and the share of steps in the component of their task."""
+def by_task(arrays: Arrays) -> tuple[float, float, float]:
+    """How well latents tell tasks.
+
+    Separation, the share of steps whose latent is nearest to the mean of its own task, and that in
+    the component of their task.
+    """
     mask = torch.from_numpy(arrays["mask"])
     task = torch.arange(len(mask))[:, None, None].expand(mask.shape)
     late = mask & (torch.arange(mask.shape[-1]) >= BURN_IN)
-    apart = separation(torch.from_numpy(arrays["latent"])[late], task[late])
+    latent, truth = torch.from_numpy(arrays["latent"])[late].double(), task[late]
+    means = torch.stack([latent[truth == i].mean(0) for i in range(len(mask))])
+    near = float((torch.cdist(latent, means).argmin(1) == truth).double().mean())
     component = torch.from_numpy(arrays["component"])
     steps = TensorDict({"mask": mask, "family": task, "component": component}, mask.shape)
     own = matching(steps, BURN_IN, arrays["weights"].shape[-1], labelled=False)
-    return apart, accuracy(steps, own, BURN_IN)
+    return separation(latent, truth), near, accuracy(steps, own, BURN_IN)
 
 
 def shown(run: Run, step: int, out: Path) -> list[str]:
@@ -323,10 +329,12 @@ def cheetah(folder: Path, out: Path) -> list[str]:
                 seen.append((method, *verdict(text, value, (value or 0) > wanted, 0)))
         spent = f"{minutes(run.records):.1f}"
         if run.name == "blind_cheetah_direction" or (one := inferred(run, out)) is None:
-            told.append((method, run.reached, spent, "", "", ""))
+            told.append((method, run.reached, spent, "", "", "", ""))
             continue
-        apart, own = by_task(one[1])
-        told.append((method, run.reached, spent, one[0], f"{apart:.1f}", f"{own:.3f}"))
+        apart, *shares = by_task(one[1])
+        told.append(
+            (method, run.reached, spent, one[0], f"{apart:.1f}", *map("{:.3f}".format, shares))
+        )
         text = "latents apart by more than 3 deviations, at the newest checkpoint"
         seen.append((method, *verdict(text, apart, apart > 3, 1)))
         pictures += shown(run, one[0], out)
@@ -337,7 +345,8 @@ def cheetah(folder: Path, out: Path) -> list[str]:
     )
     header = ["method", "epoch", "environment steps", "forward", "backward", "mean"]
     lines = [CHEETAH, *table([*header, "mean, sampled", "accuracy", "stored CEMRL"], rows)]
-    header = ["method", "epochs", "processor minutes", "checkpoint", "separation", "own component"]
+    header = ["method", "epochs", "processor minutes", "checkpoint", "separation", "own mean"]
+    header.append("own component")
     lines += table(header, told) + table(("method", "expectation", "seen", ""), seen)
     return [*lines, picture.make(folder, names, WINDOWS, out), "", *pictures]
 
