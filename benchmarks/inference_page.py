@@ -97,9 +97,13 @@ of those whose likeliest component is the one matched with their direction.
 
 Running forward is hardly learnt, with either method: a cheetah that stands still is paid nothing in
 both directions, and CEMRL cannot tell them apart while it does. The temperature is one reason.
-Forward alone and without a latent (`RobotSuite.families = ['direction_forward']`, seed 0), the
-return after 16,000 and 28,000 steps is 29 and 30 with TIGR's fixed temperature of 0.2, 194 and 363
-with 0.02, and 93 and 393 with one that is learnt, as CEMRL's is.
+Forward alone and without a latent (seed 0) the return after 16,000 and 28,000 steps is 29 and 30
+with TIGR's fixed temperature of 0.2, 194 and 363 with `ALPHA = 0.02`, and 93 and 393 with
+`LatentSAC.learn_alpha = True`, as CEMRL has it; `eval/return` of epochs 20 and 35 of
+
+    python -m runners.train --gin_file=gin/quick/blind_cheetah_direction.gin \\
+        --workdir=runs/forward --gin="RobotSuite.families = ['direction_forward']" \\
+        --gin='RobotSuite.sizes = (1, 1)' --gin='NUM_COMPONENTS = 1' --gin='ITERATIONS = 40'
 """
 
 LATENTS = {

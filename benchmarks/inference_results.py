@@ -11,7 +11,6 @@ import argparse
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +30,11 @@ from tensordict import TensorDict
 from two_tasks import Records, minutes, series
 
 from envs.point_robots import PointRobotSuite
-from runners import config, latent_figures
+from runners.config import ConfigError
+from runners.evaluating import evaluate
 from runners.inference_scores import accuracy, matching, separation
 from runners.latent_records import Arrays, of_split
 from runners.records import read_records
-from runners.saved_run import SavedRun
 
 BURN_IN = 10
 """Steps of an episode before latents are compared."""
@@ -53,8 +52,6 @@ WINDOWS = {
     "cemrl_cheetah_direction": "CEMRL",
     "blind_cheetah_direction": "no latent",
 }
-RECORDING = ["import runners.posterior_evaluation", "import runners.window_evaluation"]
-RECORDING += ["PosteriorEvaluator.latents = True", "WindowEvaluator.latents = True"]
 
 
 @dataclass(frozen=True)
@@ -140,29 +137,22 @@ def nearest(steps: dict[int, int], wanted: int) -> int | None:
 
 
 def inferred(run: Run, out: Path) -> tuple[int, Arrays] | None:
-    """Evaluate the newest checkpoint, draw what it inferred, as evaluate --latents does.
+    """Evaluate the newest checkpoint, into the run's folder, and draw what it inferred.
 
     Returns:
         Its iteration, and the arrays of the test tasks; None without a checkpoint.
     """
     try:
-        saved = SavedRun(run.folder, bindings=RECORDING)
-    except config.ConfigError:
+        evaluated = evaluate(run.folder, latents=True)
+    except ConfigError:
         return None
-    evaluator = saved.evaluator()
-    with tempfile.TemporaryDirectory() as made:
-        try:
-            metrics = evaluator(saved.suite, saved.learner)
-        finally:
-            evaluator.close()
-        evaluator.write_result(made, saved.step, saved.suite, metrics, name="x")
-        file = Path(made) / "x_latents.npz"
-        for path in latent_figures.draw(file):
-            if path.suffix == ".png":
-                what = path.stem.removeprefix("x_")
-                shutil.copyfile(path, out / f"inference_{run.name}_{what}.png")
-        with np.load(file) as loaded:
-            return saved.step, of_split(loaded)[1]
+    data, *pictures = evaluated.files
+    for path in pictures:
+        if path.suffix == ".png":
+            what = path.stem.removeprefix(data.stem.removesuffix("latents"))
+            shutil.copyfile(path, out / f"inference_{run.name}_{what}.png")
+    with np.load(data) as loaded:
+        return evaluated.result["step"], of_split(loaded)[1]
 
 
 def by_task(arrays: Arrays) -> tuple[float, float, float]:
