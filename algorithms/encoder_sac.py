@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from algorithms.base import Sizes
 from algorithms.sequential_sac import SequentialSAC
+from algorithms.targets import soft_update
 
 
 class NamedSizes(Sizes, Protocol):
@@ -125,14 +126,10 @@ class EncoderSAC(SequentialSAC):
             now_actor, now_critic = self.encoder.for_actor(now, code), self.encoder(now, code)
         return self._policy_loss(now_actor, now_critic, task, alpha)
 
-    @torch.no_grad()
     def _follow(self) -> None:
         """Move the target critics and the target encoder towards the online ones."""
         super()._follow()
-        online: list[Tensor] = list(self.encoder.parameters())
-        if online:
-            target: list[Tensor] = list(self.target_encoder.parameters())
-            torch._foreach_lerp_(target, online, self.encoder_smoothing)
+        soft_update(self.target_encoder, self.encoder, self.encoder_smoothing)
 
     def policy_state(self) -> dict[str, Any]:
         """The policy's parameters, the encoder's, and the normaliser's statistics."""

@@ -15,6 +15,7 @@ from torch.func import functional_call
 
 from algorithms.base import Metrics
 from algorithms.optimizers import ClippedOptimizer
+from algorithms.targets import soft_update
 
 
 @gin.configurable
@@ -138,7 +139,7 @@ class LatentSAC(nn.Module):
         for name in ("actor", "critic"):
             norms[f"grad_norm/{name}"], flag = self.groups[name].step()
             refused.append(flag)
-        self._follow()
+        soft_update(self.target, self.critic, self.smoothing)
         return {
             "loss/alpha": alpha_loss.detach(),
             "loss/actor": actor_loss.detach(),
@@ -172,13 +173,6 @@ class LatentSAC(nn.Module):
         q = functional_call(self.critic, fixed, (seen,))["state_action_value"].amin(-1)
         loss: Tensor = (alpha * policy["action_log_prob"] - q).mean()
         return loss
-
-    @torch.no_grad()
-    def _follow(self) -> None:
-        """Move the target critics towards the online ones."""
-        online: list[Tensor] = list(self.critic.parameters())
-        target: list[Tensor] = list(self.target.parameters())
-        torch._foreach_lerp_(target, online, self.smoothing)
 
     def get_extra_state(self) -> dict[str, Any]:
         """The optimizers, by group."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from algorithms.base import Metrics, OffPolicyMetaAlgorithm, Sizes
 from algorithms.optimizers import ClippedOptimizer
+from algorithms.targets import soft_update
 
 
 class Gaussian(Protocol):
@@ -244,7 +245,7 @@ class PEARL(OffPolicyMetaAlgorithm):
         actor_loss = actor_loss + self.log_std_penalty * policy["scale"].log().square().mean()
         norms |= self._move(other_loss, other)
         norms |= self._move(actor_loss, "actor")
-        self._follow()
+        soft_update(self.target, self._followed, self.smoothing)
         refused = torch.stack([norms.pop(f"refused/{name}") for name in self.groups])
         return {
             "loss/critic": critic_loss.detach(),
@@ -289,13 +290,6 @@ class PEARL(OffPolicyMetaAlgorithm):
         for name in names:
             told[f"grad_norm/{name}"], told[f"refused/{name}"] = self.groups[name].step()
         return told
-
-    @torch.no_grad()
-    def _follow(self) -> None:
-        """Move the target towards what it follows."""
-        online: list[Tensor] = list(self._followed.parameters())
-        target: list[Tensor] = list(self.target.parameters())
-        torch._foreach_lerp_(target, online, self.smoothing)
 
     def policy_state(self) -> dict[str, Any]:
         """The policy and the encoder."""

@@ -16,6 +16,7 @@ from algorithms.base import Algorithm, Metrics, Sizes
 from algorithms.normalization import ObservationNormalizer
 from algorithms.optimizers import ClippedOptimizer
 from algorithms.precision import PRECISIONS, bf16_products, bfloat16_is_native
+from algorithms.targets import soft_update
 
 Extra = dict[str, Any]
 """What a network takes besides the step: MUST's masks."""
@@ -294,12 +295,9 @@ class SAC(Algorithm):
             return torch.ones_like(self.log_alpha)
         return self.num_tasks * (-self.log_alpha.detach()).softmax(0)
 
-    @torch.no_grad()
     def _follow(self) -> None:
         """Move the target critics towards the online ones."""
-        online: list[Tensor] = list(self.critic.parameters())
-        target: list[Tensor] = list(self.target.parameters())
-        torch._foreach_lerp_(target, online, self.smoothing)
+        soft_update(self.target, self.critic, self.smoothing)
 
     def _normalised(self, observation: Tensor) -> Tensor:
         """An observation as the networks see it."""
