@@ -44,9 +44,10 @@ def generalized_advantages(
 def normalized(advantage: Tensor, mask: Tensor) -> Tensor:
     """Return the advantages with mean 0 and population deviation 1 over all steps of a task.
 
-    [*, episodes, time]; on the padding they are (0 - mean) / (deviation + 1e-8).
+    [*, episodes, time]; on the padding they are (0 - mean) / (deviation + 1e-8). A task without any
+    step, whose simulators broke off all its episodes, has zeros.
     """
-    advantage, count = advantage * mask, mask.sum((-2, -1), keepdim=True)
+    advantage, count = advantage * mask, mask.sum((-2, -1), keepdim=True).clamp(min=1)
     mean = advantage.sum((-2, -1), keepdim=True) / count
     variance = ((advantage - mean).square() * mask).sum((-2, -1), keepdim=True) / count
     return (advantage - mean) / (variance.sqrt() + 1e-8)

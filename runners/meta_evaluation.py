@@ -201,13 +201,25 @@ class MetaEvaluator(RolloutEvaluator):
                     ),
                 }
             )
+        drawn = self._tasks[split]
         tasks = [
             {"name": task.name, "goal": int(task.goals[0]), "returns": values}
-            for task, values in zip(
-                self._tasks[split], self.returns[split].mean(-1).tolist(), strict=True
-            )
+            for task, values in zip(drawn, self.returns[split].mean(-1).tolist(), strict=True)
         ]
-        return {"steps": steps, "tasks": tasks}
+        classes = {
+            name: self._means(split, [i for i, task in enumerate(drawn) if task.name == name])
+            for name in dict.fromkeys(task.name for task in drawn)
+        }
+        return {"steps": steps, "tasks": tasks, "classes": classes}
+
+    def _means(self, split: str, rows: list[int]) -> dict[str, list[float]]:
+        """By adaptation step, over some of a split's tasks."""
+        scores = {
+            "returns": self.returns[split],
+            "success_rates": self.successes[split],
+            "success_rates_at_the_last_step": self.last_successes[split],
+        }
+        return {tag: values[rows].mean((0, 2)).tolist() for tag, values in scores.items()}
 
     def table(self, result: dict[str, Any]) -> Table:
         """A line for each split and step."""

@@ -59,6 +59,12 @@ PUSH = Run("ML1-push-v3", 39, 4, 50, 50, *MANIPULATION, 10, 0.1, *BODY, 1)
 PUSH = PUSH._replace(latent=7, iterations=1000)
 ML45 = Run("ML45", 39, 4, 225, 25, *MANIPULATION, 5, 0.1, *BODY, 1)
 ML45 = ML45._replace(latent=7, iterations=1000)
+DIRECTION = Run(
+    "cheetah-direction", 20, 6, 2, 2, 4, 2000, 1000, 0, 1000, 2000, 256, 5, 0.1, *BODY, 4
+)
+VELOCITY = Run(
+    "cheetah-velocity", 20, 6, 100, 30, 16, 2000, 400, 0, 600, 2000, 100, 5, 0.1, *BODY, 1
+)
 RUNS = {
     "pearl/point_robot": Run(
         "point-robot", 2, 2, 80, 20, 16, 200, 200, 0, 200, 1000, 64, 100, 0.1, 60, 1, 2
@@ -66,12 +72,8 @@ RUNS = {
     "pearl/sparse_point_robot": Run(
         "point-robot-sparse", 2, 2, 80, 20, 16, 200, 100, 900, 0, 1000, 1024, 100, 1.0, 400, 5, 2
     )._replace(horizon=20, discount=0.9, drawn=10, sparse=True),
-    "pearl/cheetah_direction": Run(
-        "cheetah-direction", 20, 6, 2, 2, 4, 2000, 1000, 0, 1000, 2000, 256, 5, 0.1, *BODY, 4
-    ),
-    "pearl/cheetah_velocity": Run(
-        "cheetah-velocity", 20, 6, 100, 30, 16, 2000, 400, 0, 600, 2000, 100, 5, 0.1, *BODY, 1
-    ),
+    "pearl/cheetah_direction": DIRECTION,
+    "pearl/cheetah_velocity": VELOCITY,
     "pearl/ant_forward_back": Run("ant-forward-back", 27, 8, 2, 2, *ANT),
     "pearl/ant_direction": Run("ant-direction", 27, 8, 2, 2, *ANT),
     "pearl/ant_goal": Run(
@@ -92,6 +94,8 @@ RUNS = {
     "pearl/tigr_ant_nine": Run(
         "ant-families", 29, 8, 90, 45, *FAMILIES, latent=9, drawn=90, interval=5
     ),
+    "nm_pearl/cheetah_direction_nm": DIRECTION._replace(gated=True),
+    "nm_pearl/cheetah_velocity_nm": VELOCITY._replace(gated=True),
     "nm_pearl/point_robot_pearl": ORIGIN,
     "nm_pearl/point_robot_nm": ORIGIN._replace(gated=True),
     "nm_pearl/ml1push_pearl": PUSH,

@@ -84,6 +84,15 @@ def test_advantages_without_any_reward_stay_zero():
     assert (normalized(torch.zeros(1, 2, 3), mask) == 0).all()
 
 
+def test_a_task_without_steps_has_no_advantages(data):
+    advantage, _, mask = data
+    expected = normalized(advantage, mask)
+    mask[0] = False
+    seen = normalized(advantage, mask)
+    assert (seen[0] == 0).all()
+    assert torch.equal(seen[1:], expected[1:])
+
+
 def test_invariant_9_weighted_means_ignore_padding_and_length(data):
     values, _, mask = data
     seen = weighted_mean(values, mask)

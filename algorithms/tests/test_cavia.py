@@ -454,6 +454,21 @@ def test_non_finite_experience_changes_no_bit_and_is_counted(dims, adapted, part
         assert (seen[1] != prior["latent"][1]).any()
 
 
+@EACH
+@pytest.mark.parametrize("part", ["before", "after"])
+def test_a_task_whose_episodes_all_broke_off_leaves_the_step_to_the_others(
+    dims, adapted, kind, part
+):
+    learner, batch = build(dims, adapted, kind), made_up(dims, kind)
+    batch[part]["mask"][1] = False
+    prior = learner.prior(TASKS)
+    latent = learner.adapt(batch["before"], prior)["latent"]
+    assert not torch.equal(latent[0], prior["latent"][0])
+    assert torch.equal(latent[1], prior["latent"][1]) == (part == "before")
+    metrics = learner.update(batch)
+    assert float(metrics["accepted"]) == 1.0 and float(metrics["health/nonfinite"]) == 0.0
+
+
 def test_without_any_reward_nothing_moves(dims):
     learner, batch = build(dims), made_up(dims)
     for part in ("before", "after"):

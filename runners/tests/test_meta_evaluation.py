@@ -11,6 +11,7 @@ from tensordict import TensorDict
 from torch import nn
 
 from envs.navigation import NavigationSuite
+from envs.point_robots import PointRobotSuite
 from runners.meta_evaluation import MetaEvaluator, half_width
 
 SMALL = {"num_tasks": 4, "episodes": 3, "adaptations": 2}
@@ -110,6 +111,28 @@ def test_result_and_table(tmp_path):
     table = evaluator.table(result)
     assert len(table.rows) == 3 and all(len(row) == len(table.header) for row in table.rows)
     assert table.rows[2][2] == f"{metrics['eval/return']:.2f}"
+
+
+def test_result_by_class():
+    suite = PointRobotSuite("point-robot-families", sizes=(4, 4), horizon=5)
+    evaluator = MetaEvaluator(splits=("test",), **SMALL | {"num_tasks": 9})
+    metrics = evaluator(suite, Halver())
+    shape = evaluator.returns["test"].shape
+    evaluator.successes["test"], evaluator.last_successes["test"] = torch.rand(2, *shape).double()
+    there = evaluator.result(1, suite, metrics)["splits"]["test"]
+    names = [task["name"] for task in there["tasks"]]
+    assert set(there["classes"]) == set(names) == {"goal", "direction"}
+    scores = {
+        "returns": evaluator.returns,
+        "success_rates": evaluator.successes,
+        "success_rates_at_the_last_step": evaluator.last_successes,
+    }
+    for name, told in there["classes"].items():
+        assert told.keys() == scores.keys()
+        for tag, values in scores.items():
+            for step in range(3):
+                each = [values["test"][i, step].mean() for i in range(9) if names[i] == name]
+                assert told[tag][step] == pytest.approx(float(sum(each) / len(each)))
 
 
 class Watcher:
