@@ -28,7 +28,8 @@ class CEMRL(WindowLearner):
         loss  = -mean ELBO
 
     With `per_step` a transition t of the window has classes of its own: the three terms, with
-    q(k|x_t) and q(z|x_t, k), are summed over t, while the nll_k are those of the merged z_k.
+    q(k|x_t) and q(z|x_t, k), are summed over t, while the nll_k are those of a z_k drawn from the
+    merge of class k over all t, whatever class each of them picks when it acts.
 
     Weights start at (1, D) / (1 + D). At validation, with the mean errors V of the last step's
     windows, weighed by q(k|x),
@@ -92,13 +93,14 @@ class CEMRL(WindowLearner):
         self, windows: TensorDictBase, mixture: Mixture, label: Tensor | None
     ) -> tuple[Tensor, Metrics]:
         """Return minus the bound, and its terms."""
-        parts = self.encoder.divergence(mixture)
-        each = self.decoder.errors(windows[:, -1:], mixture.components.sample())
+        parts, components = self.encoder.divergence(mixture), mixture.components
+        if self.per_step:
+            steps, components = self.encoder.steps(windows[:, :-1])
+            parts = self.encoder.divergence(steps)
+        each = self.decoder.errors(windows[:, -1:], components.sample())
         weights, rates = mixture.weights(), {"alpha": self.kl_weight, "beta": self.class_weight}
         nll = self.weights[0] * each[0] + self.weights[1] * each[1]
         if self.per_step:
-            steps = self.encoder.steps(windows[:, :-1])
-            parts = self.encoder.divergence(steps)
             repeated = nll.unsqueeze(1).expand_as(parts)
             bound = evidence_bound(repeated, parts, steps.logits, **rates).sum(1)
         else:

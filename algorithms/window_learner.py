@@ -32,8 +32,11 @@ class Encoder(Protocol):
     def __call__(self, context: TensorDictBase) -> Any:
         """The mixtures."""
 
-    def steps(self, context: TensorDictBase) -> Any:
-        """Those of each step before they are merged, `[*, length]`; ValueError without a merge."""
+    def steps(self, context: TensorDictBase) -> tuple[Any, Any]:
+        """Those of each step before they are merged, `[*, length]`; each component's merge, `[*]`.
+
+        ValueError without a merge.
+        """
 
     def latent(self, mixture: Any, sample: bool) -> Tensor:
         """z `[*, latent_dim]` of the components' samples, or of their means."""

@@ -1,6 +1,7 @@
 """CEMRL's bound against its formula, window by window in double precision, and early stopping."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -24,12 +25,13 @@ def kl(mean, variance):
 
 def by_a_loop(learner, windows, noise, per_step):
     """Minus the bound of each window; noise [rows, K, L]."""
-    merged, steps = (f(windows[:, :-1]) for f in (learner.encoder, learner.encoder.steps))
+    merged, (steps, own) = (f(windows[:, :-1]) for f in (learner.encoder, learner.encoder.steps))
+    own = own if per_step else merged
     w_s, w_r, losses = *learner.weights, []
     for row, window in enumerate(windows):
         last, nll = window[-1], []
         for k in range(4):
-            z = merged.mean[row, k] + merged.variance[row, k].sqrt() * noise[row, k]
+            z = own.mean[row, k] + own.variance[row, k].sqrt() * noise[row, k]
             out = learner.decoder.layer(torch.cat((last["observation"], last["action"], z)))
             state = ((out[:2] - last["next", "observation"][:2]) ** 2).mean()
             nll.append(w_s * state + w_r * (out[2] - last["next", "reward"][0]) ** 2)
@@ -44,9 +46,11 @@ def by_a_loop(learner, windows, noise, per_step):
     return torch.stack(losses)
 
 
-@pytest.mark.parametrize("per_step", [False, True])
-def test_invariant_7_loss_and_gradients_by_a_loop(build, windows, per_step):
-    learner = build(kl_weight=0.3, class_weight=0.7, per_step=per_step)
+@pytest.mark.parametrize(("per_step", "picks"), [(False, False), (True, False), (True, True)])
+def test_invariant_7_loss_and_gradients_by_a_loop(build, windows, inference_parts, per_step, picks):
+    """Where steps pick their class, each class's loss still is that of a z of its own."""
+    encoder = partial(inference_parts["encoder"], picks=picks)
+    learner = build(kl_weight=0.3, class_weight=0.7, per_step=per_step, encoder=encoder)
     slow = copy.deepcopy(learner)
     torch.manual_seed(4)
     loss, _ = learner.objective(windows, learner.encoder(windows[:, :-1]), None)
