@@ -49,8 +49,8 @@ class WindowSchedule:
         inference_steps: steps of encoder and decoder in an epoch.
         inference_batch: windows of each.
         validation_interval: inference steps between two validations.
-        patience: inference steps without a better validation after which the epoch's others are
-            left out, for a learner that counts them as `stale`; None for never.
+        patience: an epoch's inference steps are left out where the best validation is more than
+            so many of them ago, for a learner that counts validations as `stale`; None for never.
         policy_steps: steps of policy and critics in an epoch.
         policy_batch: windows of each.
 
@@ -199,7 +199,7 @@ class WindowSchedule:
         ledger.note(self.learner.validate(self._batch(aside, self.inference_batch)))
         if self.patience is None:
             return False
-        return bool(self.learner.stale * self.validation_interval >= self.patience)
+        return bool(self.learner.stale * self.validation_interval > self.patience)
 
     def _update(self, ledger: Ledger) -> bool:
         with ledger.timed("update"):
