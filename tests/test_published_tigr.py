@@ -71,6 +71,7 @@ class CEMRLRun(NamedTuple):
     merge: str = "mean_prob"
     prior: str = "class_index"
     reconstructed: int = 8
+    episodes: int = 2  # of each task in an evaluation
 
 
 LOW, HIGH = (0.001, 0.001), (0.01, 0.01)
@@ -83,10 +84,10 @@ CEMRL_RUNS = {
     "cheetah_changing_direction": CEMRLRun(10, 2, 1, HIGH, 800, (2, 2), (3200, 1600), 2, 501),
     "cheetah_changing_velocity": CEMRLRun(10, 1, 1, LOW, 800, (100, 30), (800, 800), 20, 301),
     "cheetah_continual_direction": CEMRLRun(
-        10, 2, 1, (0.01, 0.1), 800, (1, 1), (1600, 1600), 2, 251
+        10, 2, 1, (0.01, 0.1), 800, (1, 1), (1600, 1600), 1, 251
     ),
     "cheetah_five": CEMRLRun(
-        10, 4, 1, (0.1, 1.0), 200, (60, 30), (200, 200), 60, 1001, prior="learned"
+        10, 4, 1, (0.1, 1.0), 200, (60, 30), (200, 200), 60, 1001, prior="learned", episodes=1
     ),
     "ant_changing_direction": CEMRLRun(
         20, 2, 1, HIGH, 800, (2, 2), (16_000, 8_000), 2, 501, 4000, 128, reconstructed=13
@@ -105,9 +106,25 @@ CEMRL_RUNS = {
     "humanoid_direction": CEMRLRun(
         10, 2, 1, HIGH, 200, (100, 30), (600, 600), 2, 1001, merge=SUM, reconstructed=24
     ),
-    "ml1_push": CEMRLRun(20, 1, 6, LOW, 150, (50, 50), (0, 300), 50, 501, 5000, reconstructed=36),
+    "ml1_push": CEMRLRun(
+        30, 1, 6, LOW, 150, (50, 50), (0, 300), 50, 501, 5000, reconstructed=36, episodes=1
+    ),
     "ml10": CEMRLRun(
-        30, 5, 6, (0.1, 0.1), 150, (500, 250), (150, 600), 50, 251, 4000, 512, STEP, "learned", 36
+        30,
+        5,
+        6,
+        (0.1, 0.1),
+        150,
+        (500, 250),
+        (150, 600),
+        50,
+        251,
+        4000,
+        512,
+        STEP,
+        "learned",
+        36,
+        1,
     ),
     "ml45": CEMRLRun(
         30,
@@ -124,6 +141,7 @@ CEMRL_RUNS = {
         STEP,
         "learned",
         36,
+        1,
     ),
 }
 
@@ -240,3 +258,4 @@ def test_every_number_of_a_run_of_cemrl(name):
         assert [layer.out_features for layer in net.linears()[:-1]] == [hidden] * 2
     agent = learner.agent
     assert agent.learns_alpha and agent.target_entropy == -spec.action_dim
+    assert parts["evaluator"].episodes == wanted.episodes
