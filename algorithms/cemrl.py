@@ -31,14 +31,14 @@ class CEMRL(WindowLearner):
     q(k|x_t) and q(z|x_t, k), are summed over t, while the nll_k are those of a z_k drawn from the
     merge of class k over all t, whatever class each of them picks when it acts.
 
-    Weights start at (1, D) / (1 + D). At validation, with the mean errors V of the last step's
-    windows, weighed by q(k|x),
+    Weights start at (1, D) / (1 + D). Validation decodes z as it is when acting, the mean of the
+    likeliest class. With the mean errors V of windows for training,
 
         w_s = V_s / (V_s + D V_r),   w_r = D V_r / (V_s + D V_r)
 
     the larger error gets the larger weight. Between `begin_phase` and `end_phase` the encoder and
-    the decoder of the least V_s + V_r at validation are kept, and put back in the end. `stale` is
-    the number of validations since; the caller may stop by it.
+    the decoder of the least sum of both errors of windows for validation are kept, and put back in
+    the end. `stale` is the number of validations since; the caller may stop by it.
 
     1. z of the policy's batches is computed with the batch. The published code stores one for each
        transition once per epoch, behind the inference steps: the same numbers, as neither encoder
@@ -57,6 +57,7 @@ class CEMRL(WindowLearner):
         ValueError: naming the argument.
     """
 
+    samples = False
     errors: Tensor
     stale: Tensor
     least: Tensor
@@ -79,10 +80,15 @@ class CEMRL(WindowLearner):
         self.per_step, self.reweigh = per_step, reweigh
         if per_step:
             self._check_steps()
-        self.register_buffer("errors", torch.ones(2))  # V_s and V_r
+        self.register_buffer("errors", torch.ones(2))  # V_s and V_r, once validated
         self.register_buffer("stale", torch.zeros(()))
         self.register_buffer("least", torch.full((), torch.inf))
         self._best: list[Tensor] = []
+
+    @property
+    def compares(self) -> bool:
+        """To re-weigh by what is learnt from."""
+        return self.reweigh
 
     def start_weights(self) -> Tensor:
         """Return (1, D) / (1 + D)."""
@@ -106,16 +112,21 @@ class CEMRL(WindowLearner):
         else:
             bound = evidence_bound(nll, parts, mixture.logits, **rates)
         state, reward = ((weights * x).sum(-1).mean().detach() for x in each)
-        with torch.no_grad():
-            self.errors.copy_(torch.stack((state, reward)))
         used = (weights if not self.per_step else steps.weights()).detach()
         divergence = (used * parts.detach()).sum(-1).mean()
         return -bound.mean(), {"loss/state": state, "loss/reward": reward, "loss/kl": divergence}
 
+    @torch.no_grad()
+    def validate(self, batch: TensorDict, seen: TensorDict | None = None) -> Metrics:
+        """As `WindowLearner`'s; weights stay as they are without windows for training."""
+        if seen is not None:
+            self.errors.copy_(torch.stack(self._predicted(seen)[1:]))
+        return super().validate(batch)
+
     def judge(
         self, mixture: Mixture, label: Tensor | None, state: Tensor, reward: Tensor
     ) -> Metrics:
-        """Re-weigh by the last step's errors, and keep encoder and decoder if they are the best."""
+        """Re-weigh by the errors of training, and keep encoder and decoder if they are the best."""
         if self.reweigh:
             scaled = torch.stack((self.errors[0], self.decoder.kept.numel() * self.errors[1]))
             self.weights.copy_(scaled / (scaled.sum() + 1e-8))

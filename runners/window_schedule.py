@@ -196,7 +196,9 @@ class WindowSchedule:
         if place % self.validation_interval:
             return False
         aside = "validation" if self.replay.number("validation") else "train"
-        ledger.note(self.learner.validate(self._batch(aside, self.inference_batch)))
+        held = self._batch(aside, self.inference_batch)
+        seen = self._batch("train", self.inference_batch) if self.learner.compares else None
+        ledger.note(self.learner.validate(held, seen))
         if self.patience is None:
             return False
         return bool(self.learner.stale * self.validation_interval > self.patience)

@@ -139,10 +139,10 @@ def test_invariant_11_no_training_window_is_of_a_validation_episode(monkeypatch)
     for name, seen in kept.items():
         original = getattr(learner, name)
 
-        def spy(batch, original=original, seen=seen):
+        def spy(batch, *others, original=original, seen=seen):
             ends = batch["observation"][:, -1].tolist()
             seen |= {tuple(end): loop.step for end in ends}
-            return original(batch)
+            return original(batch, *others)
 
         monkeypatch.setattr(learner, name, spy)
     run(loop, 2 + 4 * PIECES)
@@ -163,8 +163,8 @@ def test_patience(patience, steps, monkeypatch):
 
     begun, original = [], learner.validate
 
-    def validate(batch):
-        report = original(batch)
+    def validate(*batches):
+        report = original(*batches)
         begun.append(len(begun))
         learner.stale.fill_(float(len(begun) - 1))
         return report
