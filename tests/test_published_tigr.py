@@ -202,6 +202,7 @@ def test_every_number_of_a_run_of_tigr(name):
     assert (schedule.inference_steps, schedule.inference_batch) == (128, 4096)
     assert (schedule.policy_steps, schedule.policy_batch) == (2048, 256)
     assert schedule.replay._table.share == wanted.validation and schedule.patience is None
+    assert not schedule.collector.exact
     assert not learner.agent.learns_alpha
     assert learner.agent.log_alpha.exp().item() == pytest.approx(0.2)
     assert isinstance(learner.encoder.backbone, GRUBackbone)
@@ -233,6 +234,7 @@ def test_every_number_of_a_run_of_cemrl(name):
     check_common(parts, learner, schedule, wanted)
     assert suite.spec.horizon == wanted.horizon
     assert (schedule.collector.first, schedule.collector.each) == wanted.transitions
+    assert schedule.collector.exact
     assert (learner.kl_weight, learner.class_weight) == wanted.weights
     dims = wanted.reconstructed
     assert learner.decoder.kept.tolist() == list(range(dims))
