@@ -72,6 +72,7 @@ class CEMRLRun(NamedTuple):
     prior: str = "class_index"
     reconstructed: int = 8
     episodes: int = 2  # of each task in an evaluation
+    newest: int | None = None
 
 
 LOW, HIGH = (0.001, 0.001), (0.01, 0.01)
@@ -107,7 +108,19 @@ CEMRL_RUNS = {
         10, 2, 1, HIGH, 200, (100, 30), (600, 600), 2, 1001, merge=SUM, reconstructed=24
     ),
     "ml1_push": CEMRLRun(
-        30, 1, 6, LOW, 150, (50, 50), (0, 300), 50, 501, 5000, reconstructed=36, episodes=1
+        30,
+        1,
+        6,
+        LOW,
+        150,
+        (50, 50),
+        (0, 300),
+        50,
+        501,
+        5000,
+        reconstructed=36,
+        episodes=1,
+        newest=30_000,
     ),
     "ml10": CEMRLRun(
         30,
@@ -261,3 +274,4 @@ def test_every_number_of_a_run_of_cemrl(name):
     agent = learner.agent
     assert agent.learns_alpha and agent.target_entropy == -spec.action_dim
     assert parts["evaluator"].episodes == wanted.episodes
+    assert schedule.replay.newest == wanted.newest
