@@ -28,16 +28,17 @@ class CEMRL(WindowLearner):
         loss  = -mean ELBO
 
     With `per_step` a transition t of the window has classes of its own: the three terms, with
-    q(k|x_t) and q(z|x_t, k), are summed over t, while the nll_k are those of the merged z_k.
+    q(k|x_t) and q(z|x_t, k), are summed over t, while the nll_k are those of a z_k drawn from the
+    merge of class k over all t, whatever class each of them picks when it acts.
 
-    Weights start at (1, D) / (1 + D). At validation, with the mean errors V of the last step's
-    windows, weighed by q(k|x),
+    Weights start at (1, D) / (1 + D). Validation decodes z as it is when acting, the mean of the
+    likeliest class. With the mean errors V of windows for training,
 
         w_s = V_s / (V_s + D V_r),   w_r = D V_r / (V_s + D V_r)
 
     the larger error gets the larger weight. Between `begin_phase` and `end_phase` the encoder and
-    the decoder of the least V_s + V_r at validation are kept, and put back in the end. `stale` is
-    the number of validations since; the caller may stop by it.
+    the decoder of the least sum of both errors of windows for validation are kept, and put back in
+    the end. `stale` is the number of validations since; the caller may stop by it.
 
     1. z of the policy's batches is computed with the batch. The published code stores one for each
        transition once per epoch, behind the inference steps: the same numbers, as neither encoder
@@ -56,6 +57,7 @@ class CEMRL(WindowLearner):
         ValueError: naming the argument.
     """
 
+    samples = False
     errors: Tensor
     stale: Tensor
     least: Tensor
@@ -78,10 +80,15 @@ class CEMRL(WindowLearner):
         self.per_step, self.reweigh = per_step, reweigh
         if per_step:
             self._check_steps()
-        self.register_buffer("errors", torch.ones(2))  # V_s and V_r
+        self.register_buffer("errors", torch.ones(2))  # V_s and V_r, once validated
         self.register_buffer("stale", torch.zeros(()))
         self.register_buffer("least", torch.full((), torch.inf))
         self._best: list[Tensor] = []
+
+    @property
+    def compares(self) -> bool:
+        """To re-weigh by what is learnt from."""
+        return self.reweigh
 
     def start_weights(self) -> Tensor:
         """Return (1, D) / (1 + D)."""
@@ -92,28 +99,34 @@ class CEMRL(WindowLearner):
         self, windows: TensorDictBase, mixture: Mixture, label: Tensor | None
     ) -> tuple[Tensor, Metrics]:
         """Return minus the bound, and its terms."""
-        parts = self.encoder.divergence(mixture)
-        each = self.decoder.errors(windows[:, -1:], mixture.components.sample())
+        parts, components = self.encoder.divergence(mixture), mixture.components
+        if self.per_step:
+            steps, components = self.encoder.steps(windows[:, :-1])
+            parts = self.encoder.divergence(steps)
+        each = self.decoder.errors(windows[:, -1:], components.sample())
         weights, rates = mixture.weights(), {"alpha": self.kl_weight, "beta": self.class_weight}
         nll = self.weights[0] * each[0] + self.weights[1] * each[1]
         if self.per_step:
-            steps = self.encoder.steps(windows[:, :-1])
-            parts = self.encoder.divergence(steps)
             repeated = nll.unsqueeze(1).expand_as(parts)
             bound = evidence_bound(repeated, parts, steps.logits, **rates).sum(1)
         else:
             bound = evidence_bound(nll, parts, mixture.logits, **rates)
         state, reward = ((weights * x).sum(-1).mean().detach() for x in each)
-        with torch.no_grad():
-            self.errors.copy_(torch.stack((state, reward)))
         used = (weights if not self.per_step else steps.weights()).detach()
         divergence = (used * parts.detach()).sum(-1).mean()
         return -bound.mean(), {"loss/state": state, "loss/reward": reward, "loss/kl": divergence}
 
+    @torch.no_grad()
+    def validate(self, batch: TensorDict, seen: TensorDict | None = None) -> Metrics:
+        """As `WindowLearner`'s; weights stay as they are without windows for training."""
+        if seen is not None:
+            self.errors.copy_(torch.stack(self._predicted(seen)[1:]))
+        return super().validate(batch)
+
     def judge(
         self, mixture: Mixture, label: Tensor | None, state: Tensor, reward: Tensor
     ) -> Metrics:
-        """Re-weigh by the last step's errors, and keep encoder and decoder if they are the best."""
+        """Re-weigh by the errors of training, and keep encoder and decoder if they are the best."""
         if self.reweigh:
             scaled = torch.stack((self.errors[0], self.decoder.kept.numel() * self.errors[1]))
             self.weights.copy_(scaled / (scaled.sum() + 1e-8))

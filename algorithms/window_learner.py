@@ -32,8 +32,11 @@ class Encoder(Protocol):
     def __call__(self, context: TensorDictBase) -> Any:
         """The mixtures."""
 
-    def steps(self, context: TensorDictBase) -> Any:
-        """Those of each step before they are merged, `[*, length]`; ValueError without a merge."""
+    def steps(self, context: TensorDictBase) -> tuple[Any, Any]:
+        """Those of each step before they are merged, `[*, length]`; each component's merge, `[*]`.
+
+        ValueError without a merge.
+        """
 
     def latent(self, mixture: Any, sample: bool) -> Tensor:
         """z `[*, latent_dim]` of the components' samples, or of their means."""
@@ -84,6 +87,14 @@ class WindowLearner(OffPolicyMetaAlgorithm):
     decoder: Any
     normalizer: Any
     weights: Tensor
+
+    samples = True
+    """Whether validation decodes a drawn z, rather than that of the means."""
+
+    @property
+    def compares(self) -> bool:
+        """Whether `validate` asks for windows for training too."""
+        return False
 
     @property
     def labelled(self) -> bool:
@@ -180,15 +191,25 @@ class WindowLearner(OffPolicyMetaAlgorithm):
         return {**metrics, "health/nonfinite": torch.stack(refused).amax()}
 
     @torch.no_grad()
-    def validate(self, batch: TensorDict) -> Metrics:
-        """See how well the last transitions of windows for validation are predicted."""
-        windows = self.normalised(batch)
-        mixture = self.encoder(windows[:, :-1])
-        latent = self.encoder.latent(mixture, sample=True)
-        state, reward = (x.mean() for x in self.decoder.errors(windows[:, -1], latent))
+    def validate(self, batch: TensorDict, seen: TensorDict | None = None) -> Metrics:
+        """See how well the last transitions of windows for validation are predicted.
+
+        Args:
+            batch: windows `[rows, T + 1]`.
+            seen: others, for training, if the learner `compares`.
+        """
+        mixture, state, reward = self._predicted(batch)
         metrics = self.judge(mixture, _label(batch), state, reward)
         metrics |= {"validation/state": state, "validation/reward": reward}
         return {**metrics, "weight/state": self.weights[0].clone()}
+
+    def _predicted(self, batch: TensorDict) -> tuple[Any, Tensor, Tensor]:
+        """What is inferred from windows, and mean errors of the last transitions' o' and r."""
+        windows = self.normalised(batch)
+        mixture = self.encoder(windows[:, :-1])
+        latent = self.encoder.latent(mixture, sample=self.samples)
+        state, reward = self.decoder.errors(windows[:, -1], latent)
+        return mixture, state.mean(), reward.mean()
 
     def load_statistics(self, statistics: TensorDict) -> None:
         """Normalise by these from now on: "mean" and "std", each with a transition's keys."""

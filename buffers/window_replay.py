@@ -46,6 +46,7 @@ class WindowReplay:
         batch_size: int = 256,
         validation_share: float = 0.2,
         weighting: str = "uniform",
+        newest: int | None = None,
         labelled: bool = True,
         device: torch.device | str = "cpu",
         seed: int | None = None,
@@ -60,6 +61,7 @@ class WindowReplay:
             batch_size: windows of a batch, unless `sample` is told otherwise.
             validation_share: share of the episodes that "train" batches never see.
             weighting: of ends: `uniform`, or `linear`, from 0.1 for the oldest to 0.9.
+            newest: ends are among so many of the newest transitions of a split; all if None.
             labelled: transitions come with "family", the number of their task's family.
             device: where the rows lie and the indices are drawn.
             seed: of the draws; None takes torch's seed without drawing from its generator.
@@ -74,6 +76,7 @@ class WindowReplay:
             "capacity": capacity,
             "length": length,
             "batch_size": batch_size,
+            "newest": 1 if newest is None else newest,
         }
         for name, size in sizes.items():
             if size < 1:
@@ -85,7 +88,7 @@ class WindowReplay:
         if weighting not in WEIGHTINGS:
             raise ValueError(f"WindowReplay.weighting is {weighting!r}; give one of {WEIGHTINGS}")
         self.capacity, self.length, self.batch_size = capacity, length, batch_size
-        self.weighting, self.labelled = weighting, labelled
+        self.weighting, self.newest, self.labelled = weighting, newest, labelled
         self.device = torch.device(device)
         self._layout = TransitionRows(observation_dim, action_dim, more=int(labelled))
         self._sizes = [observation_dim, action_dim, capacity, int(labelled)]
@@ -187,7 +190,9 @@ class WindowReplay:
         uniform = torch.rand(
             shape, dtype=torch.float64, device=self.device, generator=self._generator
         )  # 53 random bits below 1: a count times that is never the count itself
-        end, start = self._table.find(split, self._place(uniform, number))
+        drawn_from = number if self.newest is None else min(number, self.newest)
+        place = self._place(uniform, drawn_from) + (number - drawn_from)
+        end, start = self._table.find(split, place)
         serial = end.unsqueeze(1) - self._back
         mask = serial >= start.unsqueeze(1)
         at = serial.where(mask, end.unsqueeze(1)) % self.capacity

@@ -115,8 +115,12 @@ class GRUMixtureEncoder(nn.Module):
             mixture = self.merge(raw, features, self.head, mask, self.scale)
         return _shaped(mixture, context.batch_size[:-1])
 
-    def steps(self, context: TensorDictBase) -> GaussianMixture:
-        """Return the mixture of each step before the merge, fields [*, T, K, ...].
+    def steps(self, context: TensorDictBase) -> tuple[GaussianMixture, LatentGaussian]:
+        """Return what the merge starts from.
+
+        Returns:
+            The mixture of each step, fields [*, T, K, ...], and each component's own merge, fields
+            [*, K, latent_dim]: the same as `forward`'s unless a rule picks among components.
 
         Raises:
             ValueError: if the backbone makes one vector of a window.
@@ -124,8 +128,11 @@ class GRUMixtureEncoder(nn.Module):
         if self.merge is None:
             name = type(self.backbone).__name__
             raise ValueError(f"the backbone {name} does not keep the steps apart")
-        features, _ = self._features(context)
-        return _shaped(mixture_of(self.head(features), self.scale), context.batch_size[:-1])
+        features, mask = self._features(context)
+        raw, shape = self.head(features), context.batch_size[:-1]
+        merged = self.merge.components(raw, mask, self.scale)
+        own = LatentGaussian(*(x.reshape(*shape, *x.shape[1:]) for x in merged))
+        return _shaped(mixture_of(raw, self.scale), shape), own
 
     def latent(self, mixture: GaussianMixture, sample: bool) -> Tensor:
         """Return z [*, latent_dim]: with the components' samples, or with their means."""

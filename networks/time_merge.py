@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from networks.feed_forward import FeedForward
-from networks.latent_gaussian import product_of_gaussians
+from networks.latent_gaussian import LatentGaussian, product_of_gaussians
 from networks.mixture import GaussianMixture, pick
 from networks.mixture_heads import RawMixture, SeparateHeads
 from networks.sizes import check_sizes
@@ -147,22 +147,33 @@ class TimeMerge(nn.Module):
         if mask is None:
             mask = torch.ones(features.shape[:-1], dtype=torch.bool, device=features.device)
         logits = self._logits(raw.logits, features, head, ~mask.unsqueeze(-1))
-        if self.gaussians == "net":
-            mean, spread = (_over_time(self.gaussian_net, x, mask) for x in raw[:2])
-            return mixture_of(RawMixture(mean, spread, logits), scale)
-        s = softplus(raw.spread)
-        mean, variance = raw.mean, s.square() if scale == "std" else s
         if self.logits == "per_step_argmax":
             choice = raw.logits.argmax(-1)
-            product = product_of_gaussians(pick(mean, choice), pick(variance, choice), mask)
-            mean, variance = (x.unsqueeze(-2).expand(*logits.shape, x.shape[-1]) for x in product)
-        else:
-            mean, variance = product_of_gaussians(
-                mean.transpose(-3, -2), variance.transpose(-3, -2), mask.unsqueeze(-2)
-            )
+            mean, spread = (pick(x, choice).unsqueeze(-2) for x in raw[:2])
+            raw = RawMixture(mean, spread, raw.logits)
+        merged = self.components(raw, mask, scale)
+        mean, variance = (x.expand(*logits.shape, x.shape[-1]) for x in merged)
+        return GaussianMixture(mean, variance, logits)
+
+    def components(self, raw: RawMixture, mask: Tensor | None, scale: str) -> LatentGaussian:
+        """Return each component's own merge, [batch, K, latent_dim], whatever the steps weigh most.
+
+        Arguments as `forward`.
+        """
+        if mask is None:
+            mask = torch.ones(raw.mean.shape[:-2], dtype=torch.bool, device=raw.mean.device)
+        if self.gaussians == "net":
+            mean, spread = (_over_time(self.gaussian_net, x, mask) for x in raw[:2])
+            return mixture_of(RawMixture(mean, spread, raw.logits), scale).components
+        s = softplus(raw.spread)
+        mean, variance = product_of_gaussians(
+            raw.mean.transpose(-3, -2),
+            (s.square() if scale == "std" else s).transpose(-3, -2),
+            mask.unsqueeze(-2),
+        )
         if scale == "legacy_std":
             variance = variance.square()
-        return GaussianMixture(mean, variance + EXTRA_VARIANCE, logits)
+        return LatentGaussian(mean, variance + EXTRA_VARIANCE)
 
     def _logits(self, logits: Tensor, features: Tensor, head: nn.Module, missing: Tensor) -> Tensor:
         if self.logits in FEATURE_NETS:

@@ -1,9 +1,10 @@
 """The collections of `WindowSchedule`: every training task at first, then drawn ones, in rounds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from tensordict import TensorDict
 from torch import Tensor
 
@@ -27,6 +28,7 @@ class WindowCollector:
         at_once: episodes side by side.
         first: transitions of each training task in the first collection; 0 leaves it out.
         each: transitions of each drawn task.
+        exact: so many of each by itself, its last episode cut; else at least so many on average.
     """
 
     def __init__(
@@ -41,9 +43,11 @@ class WindowCollector:
         at_once: int,
         first: int,
         each: int,
+        exact: bool = False,
     ) -> None:
         self.suite, self.learner, self.replay = suite, learner, replay
         self.num_drawn, self.at_once, self.first, self.each = num_drawn, at_once, first, each
+        self.exact = exact
         self.known = listed_tasks(suite, "train")
         self.rollouts = WindowRollouts(suite, at_once, window, seed=seed)
         stream = np.random.SeedSequence(seed, spawn_key=TASK_STREAM)
@@ -63,9 +67,15 @@ class WindowCollector:
 
     def begin(self, initial: bool = False) -> None:
         """Choose the tasks of a collection."""
-        self._counts = {"initial": int(initial and self.first > 0), "rounds": 0, "stored": 0}
+        self._counts = {"initial": int(initial and self.first > 0), "rounds": 0}
         self._drawn_from = self._stream.bit_generator.state
+        self._choose()
+
+    def _choose(self) -> None:
+        """The tasks of the collection, and what each of them lacks."""
         self.tasks = self.known if self.initial else self._draw()
+        self._lacking = [self.first if self.initial else self.each] * len(self.tasks)
+        self._turn: list[int] = []  # places of those that have theirs before all come again
 
     def _draw(self) -> tuple[Any, ...]:
         number, known = self.num_drawn, self.known
@@ -74,21 +84,30 @@ class WindowCollector:
 
     def advance(self, ledger: Ledger) -> bool:
         """Run an episode of some tasks; whether the collection is complete."""
-        groups, counts = self.rollouts.groups(self.tasks), self._counts
+        lacking, number = self._lacking, self.at_once
+        if not self._turn:
+            self._turn = [i for i, steps in enumerate(lacking) if steps > 0 or not self.exact]
+        places, self._turn = self._turn[:number], self._turn[number:]
         with ledger.timed("collect"):
-            experience = self._round(groups[counts["rounds"] % len(groups)])
+            limits = [lacking[i] for i in places] if self.exact else None
+            experience = self._round([self.tasks[i] for i in places], limits)
         ledger.collected(experience["mask"])
         ledger.note(_scores(experience))
-        counts["stored"] += int(experience["mask"].sum())
-        counts["rounds"] += 1
-        wanted = len(self.tasks) * (self.first if self.initial else self.each)
-        if counts["rounds"] % len(groups) or counts["stored"] < wanted:
+        for i, steps in zip(places, experience["mask"].sum((1, 2)).tolist(), strict=True):
+            lacking[i] -= steps
+        self._counts["rounds"] += 1
+        if self._turn or (max(lacking) if self.exact else sum(lacking)) > 0:
             return False
         self.learner.load_statistics(self.replay.statistics())
         return True
 
-    def _round(self, tasks: Any) -> TensorDict:
+    def _round(self, tasks: Sequence[Any], limits: Sequence[int] | None = None) -> TensorDict:
+        """Store an episode of each task, cut behind so many steps."""
         experience = self.rollouts.run(self.learner, tasks)
+        if limits is not None:
+            mask = experience["mask"]
+            ends = torch.tensor(limits, device=mask.device).view(-1, 1, 1)
+            mask &= mask.cumsum(-1) <= ends
         self.replay.extend(experience)
         return experience
 
@@ -109,6 +128,8 @@ class WindowCollector:
         """Where the collection stands, the stream its tasks were drawn from, the environments."""
         return {
             "counts": dict(self._counts),
+            "lacking": list(self._lacking),
+            "turn": list(self._turn),
             "drawn_from": self._drawn_from,
             "rollouts": self.rollouts.state_dict(),
         }
@@ -119,7 +140,8 @@ class WindowCollector:
         self.rollouts.load_state_dict(state["rollouts"], tasks)
         self._counts, self._drawn_from = dict(state["counts"]), state["drawn_from"]
         self._stream.bit_generator.state = self._drawn_from
-        self.tasks = self.known if self.initial else self._draw()
+        self._choose()
+        self._lacking, self._turn = list(state["lacking"]), list(state["turn"])
 
     def refill(self) -> None:
         """Begin with the first collection again; the drawn tasks after it will be the same."""

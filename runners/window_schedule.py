@@ -26,10 +26,10 @@ class WindowSchedule:
 
     Before the first epoch every training task is collected. An epoch draws training tasks, without
     replacement while there are enough of them, and runs them in lock-step, over and over until
-    there are `transitions` of each on average. Statistics for the normaliser are taken over after
-    each collection. Then come `inference_steps` on windows of the training split, with a validation
-    after the first and each `validation_interval` further ones, and `policy_steps` on windows of
-    all that is stored.
+    there are `transitions` of each, on average or exactly. Statistics for the normaliser are taken
+    over after each collection. Then come `inference_steps` on windows of the training split, with a
+    validation after the first and each `validation_interval` further ones, and `policy_steps` on
+    windows of all that is stored.
 
     Deviations from TIGR's published code: statistics are there after the initial collection, not
     only after that of the first epoch; the split is by episodes (`WindowReplay`).
@@ -46,11 +46,13 @@ class WindowSchedule:
         initial_transitions: transitions per task before the first epoch, whole episodes; 0 for
             none, and an episode of each task if None.
         transitions: likewise in an epoch, at least 1.
+        exact: every task brings as many by itself, for which its last episode is cut, as in CEMRL's
+            published code; it matters where episodes end early.
         inference_steps: steps of encoder and decoder in an epoch.
         inference_batch: windows of each.
         validation_interval: inference steps between two validations.
-        patience: inference steps without a better validation after which the epoch's others are
-            left out, for a learner that counts them as `stale`; None for never.
+        patience: an epoch's inference steps are left out where the best validation is more than
+            so many of them ago, for a learner that counts validations as `stale`; None for never.
         policy_steps: steps of policy and critics in an epoch.
         policy_batch: windows of each.
 
@@ -70,6 +72,7 @@ class WindowSchedule:
         episodes_at_once: int | None = None,
         initial_transitions: int | None = None,
         transitions: int | None = None,
+        exact: bool = False,
         inference_steps: int = 128,
         inference_batch: int = 4096,
         validation_interval: int = 50,
@@ -125,6 +128,7 @@ class WindowSchedule:
             at_once=at_once,
             first=first,
             each=each,
+            exact=exact,
         )
         self._check_replay()
         self._counts = {"phase": COLLECT, "place": 0}  # place: updates of this phase so far
@@ -196,10 +200,12 @@ class WindowSchedule:
         if place % self.validation_interval:
             return False
         aside = "validation" if self.replay.number("validation") else "train"
-        ledger.note(self.learner.validate(self._batch(aside, self.inference_batch)))
+        held = self._batch(aside, self.inference_batch)
+        seen = self._batch("train", self.inference_batch) if self.learner.compares else None
+        ledger.note(self.learner.validate(held, seen))
         if self.patience is None:
             return False
-        return bool(self.learner.stale * self.validation_interval >= self.patience)
+        return bool(self.learner.stale * self.validation_interval > self.patience)
 
     def _update(self, ledger: Ledger) -> bool:
         with ledger.timed("update"):

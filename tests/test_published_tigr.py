@@ -71,6 +71,8 @@ class CEMRLRun(NamedTuple):
     merge: str = "mean_prob"
     prior: str = "class_index"
     reconstructed: int = 8
+    episodes: int = 2  # of each task in an evaluation
+    newest: int | None = None
 
 
 LOW, HIGH = (0.001, 0.001), (0.01, 0.01)
@@ -83,10 +85,10 @@ CEMRL_RUNS = {
     "cheetah_changing_direction": CEMRLRun(10, 2, 1, HIGH, 800, (2, 2), (3200, 1600), 2, 501),
     "cheetah_changing_velocity": CEMRLRun(10, 1, 1, LOW, 800, (100, 30), (800, 800), 20, 301),
     "cheetah_continual_direction": CEMRLRun(
-        10, 2, 1, (0.01, 0.1), 800, (1, 1), (1600, 1600), 2, 251
+        10, 2, 1, (0.01, 0.1), 800, (1, 1), (1600, 1600), 1, 251
     ),
     "cheetah_five": CEMRLRun(
-        10, 4, 1, (0.1, 1.0), 200, (60, 30), (200, 200), 60, 1001, prior="learned"
+        10, 4, 1, (0.1, 1.0), 200, (60, 30), (200, 200), 60, 1001, prior="learned", episodes=1
     ),
     "ant_changing_direction": CEMRLRun(
         20, 2, 1, HIGH, 800, (2, 2), (16_000, 8_000), 2, 501, 4000, 128, reconstructed=13
@@ -105,9 +107,37 @@ CEMRL_RUNS = {
     "humanoid_direction": CEMRLRun(
         10, 2, 1, HIGH, 200, (100, 30), (600, 600), 2, 1001, merge=SUM, reconstructed=24
     ),
-    "ml1_push": CEMRLRun(20, 1, 6, LOW, 150, (50, 50), (0, 300), 50, 501, 5000, reconstructed=36),
+    "ml1_push": CEMRLRun(
+        30,
+        1,
+        6,
+        LOW,
+        150,
+        (50, 50),
+        (0, 300),
+        50,
+        501,
+        5000,
+        reconstructed=36,
+        episodes=1,
+        newest=30_000,
+    ),
     "ml10": CEMRLRun(
-        30, 5, 6, (0.1, 0.1), 150, (500, 250), (150, 600), 50, 251, 4000, 512, STEP, "learned", 36
+        30,
+        5,
+        6,
+        (0.1, 0.1),
+        150,
+        (500, 250),
+        (150, 600),
+        50,
+        251,
+        4000,
+        512,
+        STEP,
+        "learned",
+        36,
+        1,
     ),
     "ml45": CEMRLRun(
         30,
@@ -124,6 +154,7 @@ CEMRL_RUNS = {
         STEP,
         "learned",
         36,
+        1,
     ),
 }
 
@@ -184,6 +215,7 @@ def test_every_number_of_a_run_of_tigr(name):
     assert (schedule.inference_steps, schedule.inference_batch) == (128, 4096)
     assert (schedule.policy_steps, schedule.policy_batch) == (2048, 256)
     assert schedule.replay._table.share == wanted.validation and schedule.patience is None
+    assert not schedule.collector.exact
     assert not learner.agent.learns_alpha
     assert learner.agent.log_alpha.exp().item() == pytest.approx(0.2)
     assert isinstance(learner.encoder.backbone, GRUBackbone)
@@ -215,6 +247,7 @@ def test_every_number_of_a_run_of_cemrl(name):
     check_common(parts, learner, schedule, wanted)
     assert suite.spec.horizon == wanted.horizon
     assert (schedule.collector.first, schedule.collector.each) == wanted.transitions
+    assert schedule.collector.exact
     assert (learner.kl_weight, learner.class_weight) == wanted.weights
     dims = wanted.reconstructed
     assert learner.decoder.kept.tolist() == list(range(dims))
@@ -240,3 +273,5 @@ def test_every_number_of_a_run_of_cemrl(name):
         assert [layer.out_features for layer in net.linears()[:-1]] == [hidden] * 2
     agent = learner.agent
     assert agent.learns_alpha and agent.target_entropy == -spec.action_dim
+    assert parts["evaluator"].episodes == wanted.episodes
+    assert schedule.replay.newest == wanted.newest

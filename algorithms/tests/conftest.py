@@ -133,29 +133,39 @@ class Mixture(NamedTuple):
 
 
 class WindowEncoder(nn.Module):
-    """A linear map of the whole window, or of its steps, to a mixture; means of steps merge."""
+    """A linear map of the whole window, or of its steps, to a mixture; means of steps merge.
+
+    With `picks` all components are the first one's merge, as if each step had picked it.
+    """
 
     def __init__(
-        self, observation_dim: int, action_dim: int, *, length: int = 4, num_components: int = 4
+        self,
+        observation_dim: int,
+        action_dim: int,
+        *,
+        length: int = 4,
+        num_components: int = 4,
+        picks: bool = False,
     ) -> None:
         super().__init__()
+        self.picks = picks
         self.length, self.latent_dim, self.num_components = length, 2, num_components
         self.layer = nn.Linear(2 * observation_dim + action_dim + 1, num_components * 5)
         self.merge = nn.Parameter(torch.randn(length))
         self.drop = nn.Dropout(0.5)
 
-    def steps(self, context: TensorDict) -> Mixture:
+    def steps(self, context: TensorDict) -> tuple[Mixture, Gaussians]:
         after = context["next"]
         parts = (context["observation"], context["action"], after["reward"], after["observation"])
-        numbers = self.layer(self.drop(torch.cat(parts, -1)))
-        return self._mixture(numbers)
+        steps = self._mixture(self.layer(self.drop(torch.cat(parts, -1))))
+        weights = self.merge.view(-1, 1, 1)
+        return steps, Gaussians((steps.mean * weights).sum(-3), steps.variance.mean(-3))
 
     def forward(self, context: TensorDict) -> Mixture:
-        mean, variance, logits = self.steps(context)
-        weights = self.merge.view(-1, 1, 1)
-        return Mixture(
-            (mean * weights).sum(-3), variance.mean(-3), (logits * weights[..., 0]).sum(-2)
-        )
+        steps, own = self.steps(context)
+        if self.picks:
+            own = Gaussians(*(x[..., :1, :].expand_as(x) for x in own))
+        return Mixture(*own, (steps.logits * self.merge.view(-1, 1)).sum(-2))
 
     def _mixture(self, numbers: Tensor) -> Mixture:
         numbers = numbers.unflatten(-1, (self.num_components, 5))

@@ -1,6 +1,7 @@
 """CEMRL's bound against its formula, window by window in double precision, and early stopping."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -24,12 +25,13 @@ def kl(mean, variance):
 
 def by_a_loop(learner, windows, noise, per_step):
     """Minus the bound of each window; noise [rows, K, L]."""
-    merged, steps = (f(windows[:, :-1]) for f in (learner.encoder, learner.encoder.steps))
+    merged, (steps, own) = (f(windows[:, :-1]) for f in (learner.encoder, learner.encoder.steps))
+    own = own if per_step else merged
     w_s, w_r, losses = *learner.weights, []
     for row, window in enumerate(windows):
         last, nll = window[-1], []
         for k in range(4):
-            z = merged.mean[row, k] + merged.variance[row, k].sqrt() * noise[row, k]
+            z = own.mean[row, k] + own.variance[row, k].sqrt() * noise[row, k]
             out = learner.decoder.layer(torch.cat((last["observation"], last["action"], z)))
             state = ((out[:2] - last["next", "observation"][:2]) ** 2).mean()
             nll.append(w_s * state + w_r * (out[2] - last["next", "reward"][0]) ** 2)
@@ -44,9 +46,11 @@ def by_a_loop(learner, windows, noise, per_step):
     return torch.stack(losses)
 
 
-@pytest.mark.parametrize("per_step", [False, True])
-def test_invariant_7_loss_and_gradients_by_a_loop(build, windows, per_step):
-    learner = build(kl_weight=0.3, class_weight=0.7, per_step=per_step)
+@pytest.mark.parametrize(("per_step", "picks"), [(False, False), (True, False), (True, True)])
+def test_invariant_7_loss_and_gradients_by_a_loop(build, windows, inference_parts, per_step, picks):
+    """Where steps pick their class, each class's loss still is that of a z of its own."""
+    encoder = partial(inference_parts["encoder"], picks=picks)
+    learner = build(kl_weight=0.3, class_weight=0.7, per_step=per_step, encoder=encoder)
     slow = copy.deepcopy(learner)
     torch.manual_seed(4)
     loss, _ = learner.objective(windows, learner.encoder(windows[:, :-1]), None)
@@ -73,17 +77,43 @@ def test_labels_are_not_looked_at(build, windows):
     assert torch.equal(*losses)
 
 
-def test_weights_of_the_errors(build, windows):
+def errors_by_a_loop(learner, windows):
+    """Mean errors of the last transitions, with z of the likeliest class's mean."""
+    errors = []
+    for window in windows:
+        mixture, last = learner.encoder(window[None, :-1]), window[-1]
+        z = learner.encoder.latent(mixture, sample=False)[0]
+        out = learner.decoder.layer(torch.cat((last["observation"], last["action"], z)))
+        state = ((out[:2] - last["next", "observation"][:2]) ** 2).mean()
+        errors.append([state.item(), (out[2] - last["next", "reward"][0]).item() ** 2])
+    return torch.tensor(errors).mean(0).tolist()
+
+
+def test_weights_of_the_errors_of_training(build, windows):
     learner = build()
     assert learner.weights.tolist() == pytest.approx([1 / 3, 2 / 3])  # D = 2
-    report = learner.infer(windows)
-    state, reward = report["loss/state"].item(), report["loss/reward"].item()
-    learner.validate(windows)
+    learner.infer(windows)
+    held, seen = windows[:2], windows[2:]
+    report = learner.validate(held, seen)
+    wanted = errors_by_a_loop(learner, held)
+    found = [report["validation/state"].item(), report["validation/reward"].item()]
+    assert found == pytest.approx(wanted, abs=1e-6)
+    state, reward = errors_by_a_loop(learner, seen)
     expected = [state / (state + 2 * reward), 2 * reward / (state + 2 * reward)]
-    assert learner.weights.tolist() == pytest.approx(expected)
+    assert learner.weights.tolist() == pytest.approx(expected, abs=1e-6)
     fixed = build(reweigh=False)
-    fixed.validate(windows)
+    assert learner.compares and not fixed.compares
+    fixed.validate(windows, windows)
     assert fixed.weights.tolist() == pytest.approx([1 / 3, 2 / 3])
+
+
+def test_validation_draws_nothing(build, windows):
+    learner = build()
+    torch.manual_seed(5)
+    learner.validate(windows, windows)
+    drawn = torch.rand(())
+    torch.manual_seed(5)
+    assert drawn == torch.rand(())
 
 
 def parameters_of(learner):

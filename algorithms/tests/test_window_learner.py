@@ -62,8 +62,8 @@ def test_validation_moves_weights_of_losses_alone(build, windows, kind):
     learner = build(kind)
     learner.infer(windows)
     before = saved(learner)
-    learner.validate(windows)
-    assert moved(learner, before) <= {"weights", "stale", "least"}
+    learner.validate(windows, windows)
+    assert moved(learner, before) <= {"weights", "stale", "least", "errors"}
     assert "weights" in moved(learner, before)
     assert all(p.grad is None for p in learner.parameters())
     assert learner.weights.sum().item() == pytest.approx(1.0)

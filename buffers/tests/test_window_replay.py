@@ -283,6 +283,22 @@ def test_linear_weights_are_those_of_a_loop(number: int) -> None:
         assert torch.equal(drawn, expected)
 
 
+@pytest.mark.parametrize("newest", [1, 6, 50])
+def test_ends_among_the_newest_of_a_split(newest: int) -> None:
+    """Of all, and of the training episodes alone; windows still reach back before them."""
+    buffer = replay(newest=newest, batch_size=400, validation_share=0.4)
+    buffer.extend(episodes([7, 6, 5, 4, 3]))
+    everything = replay(batch_size=2000, validation_share=0.4)
+    everything.extend(episodes([7, 6, 5, 4, 3]))
+    for split in ("all", "train", "validation"):
+        held = everything.sample(split)["action"][:, -1, 0].unique().tolist()
+        ends = buffer.sample(split)["action"][:, -1, 0].unique().tolist()
+        assert ends == held[-newest:]
+    window = buffer.sample()
+    last = window["action"][:, -1, 0] == 7 + 6 + 5 + 4 + 3
+    assert last.any() and (window["mask"][last].sum(1) == 3).all()
+
+
 def test_invariant_14_keys_shapes_and_types() -> None:
     """Terminations alone are known of an episode's end."""
     buffer = replay()

@@ -172,7 +172,7 @@ def test_masked_windows_without_a_step_are_the_prior_of_cemrl():
 
 def test_steps_are_what_is_merged():
     encoder, td = build("individual", scale="variance"), windows(5)
-    steps, made = encoder.steps(td), encoder(td)
+    (steps, own), made = encoder.steps(td), encoder(td)
     assert steps.mean.shape == (5, T, K, L)
     torch.testing.assert_close(made.logits, steps.logits.log_softmax(-1).sum(1))
     choice = steps.component()
@@ -183,6 +183,11 @@ def test_steps_are_what_is_merged():
         mean, variance = product_of_gaussians(picked[2 * b], picked[2 * b + 1])
         torch.testing.assert_close(made.mean[b], mean.expand(K, L), atol=1e-6, rtol=0)
         torch.testing.assert_close(made.variance[b], variance.expand(K, L), atol=1e-6, rtol=0)
+        for k in range(K):
+            mean, variance = product_of_gaussians(steps.mean[b, :, k], steps.variance[b, :, k])
+            torch.testing.assert_close(own.mean[b, k], mean, atol=1e-6, rtol=0)
+            torch.testing.assert_close(own.variance[b, k], variance, atol=1e-6, rtol=0)
+    assert not torch.allclose(own.mean[:, 0], own.mean[:, 1])
     with pytest.raises(ValueError, match="GRUBackbone"):
         build().steps(td)
 

@@ -12,6 +12,7 @@ from algorithms.tigr import TIGR
 from buffers.rolling_window import RollingWindow
 from buffers.window_replay import WindowReplay
 from envs.point_robots import PointRobotSuite
+from envs.robots import RobotSuite
 from networks.actor import Actor
 from networks.critic import Critic
 from networks.gru_mixture import GRUMixtureEncoder
@@ -119,6 +120,40 @@ def test_transitions_of_each_task(initial, each, rounds):
     assert phases.count("collect") == 2 * rounds
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_transitions_of_tasks_whose_episodes_end_early(exact, monkeypatch):
+    """As many of each task by itself, or at least as many of all together."""
+    suite = RobotSuite("hopper-velocity", sizes=(3, 1), horizon=30, terminates=True, workers=0)
+    loop, _ = build(
+        suite=suite, exact=exact, initial_transitions=0, transitions=50, episodes_at_once=2
+    )
+    schedule, stored, original = loop.schedule, {}, loop.schedule.replay.extend
+
+    def spy(experience):
+        mask = experience["mask"][:, 0]
+        assert (mask[:, 1:] <= mask[:, :-1]).all() and mask.shape[1] <= 30
+        for speed, steps in zip(chosen[-1], mask.sum(1).tolist(), strict=True):
+            stored[speed] = stored.get(speed, 0) + steps
+        original(experience)
+
+    chosen, whole = [], schedule.collector.rollouts.run
+
+    def told(learner, tasks):
+        chosen.append([task.goals for task in tasks])
+        return whole(learner, tasks)
+
+    monkeypatch.setattr(schedule.replay, "extend", spy)
+    monkeypatch.setattr(schedule.collector.rollouts, "run", told)
+    while schedule.phase != "infer":
+        next(loop)
+    assert len(schedule.replay) == loop.counts["env_steps"] == sum(stored.values())
+    if exact:  # of four drawn tasks there are only three: one came twice
+        assert sorted(stored.values()) == [50, 50, 100]
+    else:
+        assert sum(stored.values()) >= 200 and sorted(stored.values()) != [50, 50, 100]
+    loop.close()
+
+
 def test_statistics_are_those_of_what_is_stored():
     """From the initial collection on."""
     loop, learner = build()
@@ -139,10 +174,10 @@ def test_invariant_11_no_training_window_is_of_a_validation_episode(monkeypatch)
     for name, seen in kept.items():
         original = getattr(learner, name)
 
-        def spy(batch, original=original, seen=seen):
+        def spy(batch, *others, original=original, seen=seen):
             ends = batch["observation"][:, -1].tolist()
             seen |= {tuple(end): loop.step for end in ends}
-            return original(batch)
+            return original(batch, *others)
 
         monkeypatch.setattr(learner, name, spy)
     run(loop, 2 + 4 * PIECES)
@@ -156,15 +191,15 @@ def test_without_a_validation_split_training_windows_are_validated_on():
     assert metrics["validation/state"] > 0
 
 
-@pytest.mark.parametrize(("patience", "steps"), [(None, 5), (2, 3), (4, 5), (3, 5)])
+@pytest.mark.parametrize(("patience", "steps"), [(None, 5), (1, 3), (2, 5), (3, 5)])
 def test_patience(patience, steps, monkeypatch):
-    """With the first validation the best, those after steps 2 and 4 are stale."""
+    """The first validation is the best: it is 2 steps ago at the next one, 4 at the last."""
     loop, learner = build(kind=CEMRL, patience=patience)
 
     begun, original = [], learner.validate
 
-    def validate(batch):
-        report = original(batch)
+    def validate(*batches):
+        report = original(*batches)
         begun.append(len(begun))
         learner.stale.fill_(float(len(begun) - 1))
         return report
@@ -182,7 +217,7 @@ def test_patience(patience, steps, monkeypatch):
 @pytest.mark.parametrize("number", [1, 2, 3, 5, 9, 13])
 def test_resumed_equals_uninterrupted(kind, number):
     """After any piece: in the middle of the first collection, of inference, of an epoch."""
-    options = {"kind": kind, "log_interval": 2, "episodes_at_once": 2}
+    options = {"kind": kind, "log_interval": 2, "episodes_at_once": 2, "exact": kind is CEMRL}
     loop, learner = build(seed=5, **options)
     run(loop, number)
     saved = copy.deepcopy((loop.state_dict(), learner.state_dict(), torch.get_rng_state()))
