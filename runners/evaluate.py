@@ -4,13 +4,15 @@
     python -m runners.evaluate runs/must_mt10/seed_1 --checkpoint=best --seed=7
     python -m runners.evaluate runs/cavia_navigation/seed_0 --activations --activation_episodes=5
     python -m runners.evaluate runs/tigr_point_robot/seed_0 --latents
+    python -m runners.evaluate runs/nm_cavia_ml45/seed_0 --protocol=meta-world
     python -m runners.evaluate runs/must_mt10/seed_1/policy
 
 The last is an exported policy, which needs no more of the run than that folder (runners.export).
 Suite and learner are built anew from the run's config.gin, and so is the evaluator: what no flag
 says is as in the run, the policy ("deterministic" or "stochastic") among it. Prints a table, a line
 for each task, or for each adaptation step of a meta-learner, and writes
-FOLDER/eval/evaluate_<step>_seed_<seed>.json. Exit codes: 0 done, 2 wrong input, 1 failed.
+FOLDER/eval/evaluate_<step>_seed_<seed>.json, by Meta-World's protocol ..._meta_world.json. Exit
+codes: 0 done, 2 wrong input, 1 failed.
 """
 
 import importlib
@@ -28,6 +30,14 @@ def define_flags() -> flags.FlagValues:
     values = new_flags()
     flags.DEFINE_string(
         "checkpoint", "latest", "latest, best or a step of the run.", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "protocol",
+        "run",
+        ["run", "meta-world"],
+        "The run's own, or that of Meta-World for CAVIA and MAML on ML1, ML10 and ML45: one "
+        "adaptation to 10 episodes of 500 steps, every goal of every test class once.",
+        flag_values=values,
     )
     flags.DEFINE_integer(
         "episodes",
@@ -88,6 +98,7 @@ def main(argv: Sequence[str]) -> int:
             parsed[0],
             values.checkpoint,
             device=values.device,
+            protocol=values.protocol,
             episodes=values.episodes,
             seed=values.seed,
             activations=values.activations,

@@ -12,6 +12,23 @@ from runners.evaluation_results import Table
 from runners.saved_run import SavedRun
 
 LATENTS = ("PosteriorEvaluator.latents", "WindowEvaluator.latents")
+PROTOCOLS = {
+    "run": [],
+    "meta-world": [
+        "import envs.meta_world",
+        "import runners.meta_evaluation",
+        "MetaWorldSuite.horizon = 500",
+        "MetaEvaluator.splits = ('test',)",
+        "MetaEvaluator.num_tasks = None",
+        "MetaEvaluator.tasks_at_once = 50",
+        "MetaEvaluator.episodes = 10",
+        "MetaEvaluator.episodes_at_once = 1",
+        "MetaEvaluator.adaptations = 1",
+    ],
+}
+"""By name, the bindings that change the run's own protocol."""
+PARTS = {"MetaWorldSuite.horizon", "MetaEvaluator.num_tasks"}
+"""Bindings that a run reads if Meta-World's protocol is for it."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +50,21 @@ def evaluate(
     checkpoint: str = "latest",
     *,
     device: str = "cpu",
+    protocol: str = "run",
     episodes: int | None = None,
     seed: int | None = None,
     activations: bool = False,
     activation_episodes: int | None = None,
     latents: bool = False,
 ) -> Evaluated:
-    """Evaluate a run as its own evaluator does, and write `RUN/eval/evaluate_<step>_seed_<seed>`.
+    """Evaluate a run and write `RUN/eval/evaluate_<step>_seed_<seed>`, `_meta_world` if by that.
 
     Args:
         run: the run's folder, or an exported policy's.
         checkpoint: "latest", "best", or a step.
         device: of the learner.
+        protocol: "run", its own; or "meta-world", that of Meta-World's meta-learners, which adapt
+            once to 10 episodes of 500 steps, for every goal of every test class.
         episodes: of each task, and of each adaptation step of a meta-learner; None as in the run.
         seed: of the evaluation; None as in the run.
         activations: write what each layer of a meta-learner's policy computed, too.
@@ -56,10 +76,17 @@ def evaluate(
     """
     if activation_episodes is not None and not activations:
         raise ConfigError("--activation_episodes does nothing without --activations")
-    bindings = _recording(activations, activation_episodes, latents)
+    if protocol not in PROTOCOLS:
+        raise ConfigError(f"--protocol={protocol}: one of {', '.join(PROTOCOLS)}")
+    bindings = PROTOCOLS[protocol] + _recording(activations, activation_episodes, latents)
     saved = SavedRun(run, checkpoint, device, bindings)
     evaluator = saved.evaluator(episodes, seed)
     unread = config.unused_bindings()
+    if protocol == "meta-world" and PARTS & set(unread):
+        raise ConfigError(
+            "--protocol=meta-world is for CAVIA and MAML on ML1, ML10 and ML45, which this run is "
+            "not; leave the flag out"
+        )
     if activations and (text := _unfit(evaluator, saved.learner, unread)):
         raise ConfigError(text)
     if latents and set(LATENTS) <= set(unread):
@@ -73,6 +100,7 @@ def evaluate(
         evaluator.close()
     result = evaluator.result(saved.step, saved.suite, metrics)
     name = f"evaluate_{saved.step}_seed_{evaluator.seed}"
+    name += "" if protocol == "run" else f"_{protocol.replace('-', '_')}"
     place = saved.folder / "eval", saved.step, saved.suite, metrics
     path = evaluator.write_result(*place, name=name)
     files: list[Path] = []

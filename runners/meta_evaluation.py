@@ -1,6 +1,6 @@
 """MetaEvaluator: what a meta-learner does before, and after each of some adaptation steps."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import gin
@@ -49,7 +49,8 @@ class MetaEvaluator(RolloutEvaluator):
 
     Args:
         interval: steps of the run (a meta-loop's are iterations) between two evaluations.
-        num_tasks: tasks of each split.
+        num_tasks: tasks of each split; if None, each goal of each of them.
+        tasks_at_once: how many of them have environments at once; all if None.
         episodes: episodes of each task before adaptation, and after each step of it.
         episodes_at_once: how many of them run side by side; all if None.
         adaptations: adaptation steps.
@@ -66,7 +67,8 @@ class MetaEvaluator(RolloutEvaluator):
         self,
         *,
         interval: int = 10,
-        num_tasks: int = 20,
+        num_tasks: int | None = 20,
+        tasks_at_once: int | None = None,
         episodes: int = 40,
         episodes_at_once: int | None = None,
         adaptations: int = 4,
@@ -75,12 +77,15 @@ class MetaEvaluator(RolloutEvaluator):
         recorder: Recorder | None = None,
     ) -> None:
         super().__init__(interval, seed)
-        given = {"num_tasks": num_tasks, "adaptations": adaptations, "episodes": episodes}
+        given = {"adaptations": adaptations, "episodes": episodes}
+        limits = {"num_tasks": num_tasks, "tasks_at_once": tasks_at_once}
+        given |= {name: number for name, number in limits.items() if number is not None}
         check_numbers("MetaEvaluator", given, episodes_at_once)
         splits = tuple(splits)
         if not splits or not set(splits) <= set(SPLITS) or len(set(splits)) < len(splits):
             raise ValueError(f"MetaEvaluator.splits must be among {SPLITS}, got {splits}")
-        self.num_tasks, self.episodes, self.at_once = num_tasks, episodes, episodes_at_once
+        self.num_tasks, self.tasks_at_once = num_tasks, tasks_at_once
+        self.episodes, self.at_once = episodes, episodes_at_once
         self.adaptations, self.splits, self.recorder = adaptations, splits, recorder
         self.returns: dict[str, Tensor] = {}
         self.successes: dict[str, Tensor] = {}
@@ -118,12 +123,19 @@ class MetaEvaluator(RolloutEvaluator):
         """Refuse what does not fit.
 
         Raises:
-            ValueError: a learner that does not adapt, or tasks that cannot be drawn.
+            ValueError: a learner that does not adapt, tasks that cannot be drawn, or a recorder
+                that would see them in parts.
             TypeError: a learner that the recorder cannot record.
         """
         check_evaluator("MetaEvaluator", learner, ON_POLICY)
+        if self.recorder is not None and self.tasks_at_once is not None:
+            raise ValueError(
+                "MetaEvaluator.tasks_at_once must be None with a recorder, which sees all tasks at "
+                f"once, got {self.tasks_at_once}"
+            )
         for split in self.splits:
-            check_draw("MetaEvaluator.num_tasks", suite, self.num_tasks, split)
+            if self.num_tasks is not None:
+                check_draw("MetaEvaluator.num_tasks", suite, self.num_tasks, split)
         if self.recorder is not None:
             self.recorder.check(learner)
 
@@ -134,10 +146,15 @@ class MetaEvaluator(RolloutEvaluator):
     def _build(self, suite: Any) -> Rollouts:
         for split in self.splits:
             generator = np.random.default_rng((self.seed, SPLITS.index(split)))
-            self._tasks[split] = tuple(suite.sample(self.num_tasks, split, generator))
+            self._tasks[split] = (
+                suite.each(split)
+                if self.num_tasks is None
+                else tuple(suite.sample(self.num_tasks, split, generator))
+            )
+        most = max(map(len, self._tasks.values()))
         return Rollouts(
             suite,
-            self.num_tasks,
+            most if self.tasks_at_once is None else min(most, self.tasks_at_once),
             self.episodes,
             at_once=self.at_once,
             seed=self.seed,
@@ -145,7 +162,13 @@ class MetaEvaluator(RolloutEvaluator):
         )
 
     def _rows(self, split: str) -> Sequence[Any]:
-        return self._tasks[split]
+        return next(self._groups(split, self._rollouts.num_tasks))
+
+    def _groups(self, split: str, size: int) -> Iterator[tuple[Any, ...]]:
+        """The tasks, so many at a time; the last ones are filled up with the first, run twice."""
+        tasks = self._tasks[split]
+        for start in range(0, len(tasks), size):
+            yield tuple(tasks[i % len(tasks)] for i in range(start, start + size))
 
     def _measure(self, rollouts: Rollouts, learner: Any) -> None:
         for split in self.splits:
@@ -154,19 +177,28 @@ class MetaEvaluator(RolloutEvaluator):
                 self._run(split, rollouts, learner)
 
     def _run(self, split: str, rollouts: Rollouts, learner: Any) -> None:
-        latent = learner.prior(self.num_tasks).to(device_of(learner))
+        number, parts = len(self._tasks[split]), []
+        for tasks in self._groups(split, rollouts.num_tasks):
+            parts.append(self._adapted(split, tasks, rollouts, learner))
+        together = (torch.cat(each)[:number] for each in zip(*parts, strict=True))
+        self.returns[split], self.successes[split], self.last_successes[split] = together
+
+    def _adapted(
+        self, split: str, tasks: Sequence[Any], rollouts: Rollouts, learner: Any
+    ) -> list[Tensor]:
+        """Returns, successes and last ones of some tasks, `[tasks, steps, episodes]` each."""
+        latent = learner.prior(len(tasks)).to(device_of(learner))
         scores: list[tuple[Tensor, Tensor, Tensor]] = []
         while True:
-            experience = rollouts.collect(learner, self._tasks[split], latent["latent"])
+            experience = rollouts.collect(learner, tasks, latent["latent"])
             ends = successes(experience, last=True)
             scores.append((returns(experience), successes(experience), ends))
             if self.recorder is not None:
-                self.recorder.see(learner, split, experience, latent["latent"])
+                known = len(self._tasks[split])  # what comes after them only fills up
+                self.recorder.see(learner, split, experience[:known], latent["latent"][:known])
             if len(scores) > self.adaptations:
-                break
+                return [torch.stack(part, 1).double().cpu() for part in zip(*scores, strict=True)]
             latent = learner.adapt(experience, latent)
-        stacked = [torch.stack(parts, 1).double().cpu() for parts in zip(*scores, strict=True)]
-        self.returns[split], self.successes[split], self.last_successes[split] = stacked
 
     def result(self, step: int, suite: Any, metrics: dict[str, float]) -> dict[str, Any]:
         """The last evaluation and all one must know to compare it, ready for JSON."""
@@ -260,9 +292,12 @@ class MetaEvaluator(RolloutEvaluator):
     def rehearse(self, suite: Any, learner: Any) -> float:
         """Seconds that an evaluation will take, from a short one."""
         episodes = self.episodes if self.at_once is None else self.at_once
+        numbers = [self.num_tasks or len(suite.each(split)) for split in self.splits]
+        first = self.num_tasks or len(suite.tasks(self.splits[0]))
         seconds = self._seconds(
             suite,
             learner,
+            num_tasks=first,
             episodes=episodes,
             adaptations=1,
             splits=self.splits[:1],
@@ -270,7 +305,7 @@ class MetaEvaluator(RolloutEvaluator):
             successes={},
             last_successes={},
         )
-        factor = len(self.splits) * (self.adaptations + 1) / 2 * self.episodes / episodes
+        factor = sum(numbers) / first * (self.adaptations + 1) / 2 * self.episodes / episodes
         return seconds * factor
 
 

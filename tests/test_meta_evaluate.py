@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from networks.context_policy import ContextPolicy
-from runners import evaluate, train
+from runners import evaluate, evaluating, train
 
 TINY = {
     "ITERATIONS": 2,
@@ -24,7 +24,9 @@ RUNS = {
     "cavia": ("gin/cavia_navigation.gin", NAVIGATION),
     "neuromodulated": ("gin/nm_cavia_navigation.gin", NAVIGATION),
     "maml": ("gin/papers/nm_cavia/ctd2_maml.gin", {}),
+    "push": ("gin/nm_cavia_ml1_push.gin", {"HORIZON": 4, "MetaWorldSuite.workers": 0}),
 }
+LAYERED = ("cavia", "neuromodulated", "maml")
 
 
 def trained(name, folder):
@@ -96,7 +98,7 @@ def test_episodes_seed_and_checkpoint(runs, capsys):
         assert out == "" and error.count("\n") == 1 and says in error
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", LAYERED)
 def test_activations_by_name(name, runs, capsys):
     run = runs(name)
     assert call(run, "--activations", "--seed=3") == 0
@@ -167,3 +169,37 @@ def test_the_part_file_records_in_training(tmp_path):
     assert train.main(["train", f"--gin_file={file}", *flags]) == 0
     with np.load(tmp_path / "recorded" / "seed_0" / "eval" / "2_activations.npz") as arrays:
         assert arrays["train/layer_2/output"].shape[:3] == (3, 3, 1)
+
+
+def test_the_protocol_of_meta_world(runs, monkeypatch, capsys):
+    official = evaluating.PROTOCOLS["meta-world"]
+    for line in (
+        "MetaWorldSuite.horizon = 500",
+        "MetaEvaluator.splits = ('test',)",
+        "MetaEvaluator.num_tasks = None",
+        "MetaEvaluator.episodes = 10",
+        "MetaEvaluator.adaptations = 1",
+    ):
+        assert line in official
+    short = ["MetaWorldSuite.horizon = 6", "MetaEvaluator.episodes = 2"]
+    short.append("MetaEvaluator.tasks_at_once = 10")
+    monkeypatch.setitem(evaluating.PROTOCOLS, "meta-world", [*official, *short])
+    run = runs("push")
+    capsys.readouterr()
+    assert call(run, "--protocol=meta-world") == 0
+    out, _ = capsys.readouterr()
+    assert [line.split("\t")[:2] for line in out.splitlines()[1:]] == [["test", "0"], ["test", "1"]]
+    result = json.loads((run / "eval" / "evaluate_2_seed_0_meta_world.json").read_text())
+    assert result["horizon"] == 6 and result["episodes_per_step"] == 2
+    assert list(result["splits"]) == ["test"]
+    tasks = result["splits"]["test"]["tasks"]
+    assert len({task["goal"] for task in tasks}) == len(tasks) == 50
+    assert list(result["splits"]["test"]["classes"]) == ["push-v3"]
+
+
+def test_the_protocol_of_meta_world_is_not_for_other_runs(runs, capsys):
+    run = runs("cavia")
+    capsys.readouterr()
+    assert call(run, "--protocol=meta-world") == 2
+    out, error = capsys.readouterr()
+    assert out == "" and error.count("\n") == 1 and "ML1, ML10 and ML45" in error

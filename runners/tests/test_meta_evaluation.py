@@ -40,6 +40,15 @@ class Halver(nn.Module):
         return TensorDict({"latent": 0.5 * (prior["latent"] + self.weight)}, prior.batch_size)
 
 
+def walked(aim, goals):
+    """Returns of five steps from the origin towards (aim, aim), by goal."""
+    position, total = torch.zeros(len(goals), 2), torch.zeros(len(goals))
+    for _ in range(5):
+        position = position + (aim - position).clamp(-0.1, 0.1)
+        total -= (position - goals).norm(dim=1)
+    return total.double()
+
+
 def test_numbers_by_step_and_split():
     suite, learner = NavigationSuite(horizon=5), Halver(noise=0.0)
     evaluator = MetaEvaluator(splits=("train", "test"), **SMALL)
@@ -50,13 +59,9 @@ def test_numbers_by_step_and_split():
         tasks = suite.sample(4, split, generator)
         goals = torch.from_numpy(np.stack([suite.goals(t, t.goals[0]) for t in tasks]))
         for step in range(3):
-            aim = 0.4 * (1 - 0.5**step) * torch.ones(2)
-            position, total = torch.zeros(4, 2), torch.zeros(4)
-            for _ in range(5):
-                position = position + (aim - position).clamp(-0.1, 0.1)
-                total -= (position - goals).norm(dim=1)
+            total = walked(0.4 * (1 - 0.5**step), goals)
             got = evaluator.returns[split][:, step]
-            torch.testing.assert_close(got, total.double()[:, None].expand(4, 3))
+            torch.testing.assert_close(got, total[:, None].expand(4, 3))
             name = f"eval/return/{split}/step_{step}"
             assert metrics[name] == pytest.approx(float(total.mean()), rel=1e-5)
             assert metrics[f"eval/success_rate/{split}/step_{step}"] == 0.0
@@ -133,6 +138,38 @@ def test_result_by_class():
             for step in range(3):
                 each = [values["test"][i, step].mean() for i in range(9) if names[i] == name]
                 assert told[tag][step] == pytest.approx(float(sum(each) / len(each)))
+
+
+@pytest.mark.parametrize("at_once", [None, 20, 25, 80])
+def test_every_goal_in_groups(at_once):
+    suite, learner = NavigationSuite(horizon=5), Halver(noise=0.0)
+    evaluator = MetaEvaluator(num_tasks=None, tasks_at_once=at_once, episodes=2, adaptations=1)
+    metrics = evaluator(suite, learner)
+    size = min(at_once or 50, 50)
+    assert [len(seen) for seen in learner.adapted] == [size] * 2 * -(-50 // size)
+    for split in ("train", "test"):
+        tasks = suite.each(split)
+        goals = torch.from_numpy(np.stack([suite.goals(t, t.goals[0]) for t in tasks]))
+        for step, aim in enumerate((0.0, 0.2)):
+            seen = evaluator.returns[split][:, step]
+            torch.testing.assert_close(seen, walked(aim, goals)[:, None].expand(50, 2))
+        told = evaluator.result(1, suite, metrics)["splits"][split]["tasks"]
+        assert [(t["name"], t["goal"]) for t in told] == [(t.name, t.goals[0]) for t in tasks]
+    assert evaluator.rehearse(suite, learner) > 0.0
+    evaluator.close()
+
+
+def test_splits_of_different_numbers_share_the_environments():
+    suite = PointRobotSuite("point-robot-families", sizes=(12, 8), horizon=5)
+    evaluator = MetaEvaluator(num_tasks=None, episodes=2, adaptations=1, recorder=Watcher())
+    evaluator(suite, Halver())
+    shapes = [(split, len(seen), len(latent)) for split, seen, latent in evaluator.recorder.seen]
+    assert shapes == [("train", 12, 12)] * 2 + [("test", 8, 8)] * 2
+    assert [len(evaluator.returns[split]) for split in ("train", "test")] == [12, 8]
+    evaluator.close()
+    evaluator.tasks_at_once = 6
+    with pytest.raises(ValueError, match=r"MetaEvaluator\.tasks_at_once"):
+        evaluator.check(suite, Halver())
 
 
 class Watcher:
@@ -225,6 +262,7 @@ def test_rehearsal_and_a_failed_evaluation_close_their_environments():
     [
         {"interval": 0},
         {"num_tasks": 0},
+        {"tasks_at_once": 0},
         {"episodes": 0},
         {"episodes_at_once": 0},
         {"episodes_at_once": 3},
