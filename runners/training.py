@@ -161,11 +161,12 @@ def train(
     Raises:
         ConfigError: something is bound wrongly, does not fit, or the folder is another run's.
     """
+    for name, value in {"total_steps": total_steps, "threads": threads}.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"train.{name} must be at least 1, got {value}")
     if threads is not None:
         torch.set_num_threads(threads)
     with config.config_errors():
-        if total_steps < 1:
-            raise ConfigError(f"train.total_steps must be at least 1, got {total_steps}")
         streams = GlobalStreams(seed)
         learner = algorithm(suite.spec).to(
             named_device(device, "train.device", "bind DEVICE = 'cpu'")

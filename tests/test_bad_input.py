@@ -42,6 +42,7 @@ BAD = {
     "not a number": (["--seed=one"], ["seed"]),
     "stray word": (["gin/must_mt10.gin"], ["gin/must_mt10.gin"]),
     "no checkpoint": (["--resume=nowhere"], ["--resume=nowhere"]),
+    "no threads": (["--gin=train.threads = 0"], ["train.threads", "at least 1", "got 0"]),
     "no such device": (["--gin=DEVICE = 'tpu9'"], ["tpu9"]),
 }
 
