@@ -43,6 +43,7 @@ BAD = {
     "stray word": (["gin/must_mt10.gin"], ["gin/must_mt10.gin"]),
     "no checkpoint": (["--resume=nowhere"], ["--resume=nowhere"]),
     "no threads": (["--gin=train.threads = 0"], ["train.threads", "at least 1", "got 0"]),
+    "negative seed": (["--gin=Evaluator.seed = -1"], ["Evaluator.seed", "at least 0", "got -1"]),
     "no such device": (["--gin=DEVICE = 'tpu9'"], ["tpu9"]),
 }
 
@@ -232,6 +233,14 @@ BAD_META = {
     "patience of a learner that keeps no best encoder": (
         [FAMILIES, "--gin=PATIENCE = 100"],
         ["WindowSchedule.patience", "TIGR", "PATIENCE to None"],
+    ),
+    "negative seed of CAVIA's evaluator": (
+        [NAVIGATION, "--gin=MetaEvaluator.seed = -1"],
+        ["MetaEvaluator.seed", "at least 0", "got -1"],
+    ),
+    "negative seed of TIGR's evaluator": (
+        [FAMILIES, "--gin=WindowEvaluator.seed = -1"],
+        ["WindowEvaluator.seed", "at least 0", "got -1"],
     ),
     "off-policy learner, discrete actions": (
         [MTSAC, "--gin_file=gin/envs/ct_graph_d2.gin"],
