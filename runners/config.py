@@ -172,6 +172,8 @@ def _building_error(error: Exception) -> str | None:
             f"{prefix}not enough memory{asked}; lower REPLAY_CAPACITY (TaskReplay.capacity) "
             "or the networks' sizes"
         )
+    if factory := re.match(r"(\w+)\.__init__\(\) missing \d+ required positional", first):
+        return f"{first}; to be called later it is bound without parentheses: @{factory[1]}"
     if isinstance(error, ValueError) or (isinstance(error, TypeError | KeyError) and calls):
         return f"{prefix}{first}"
     return None

@@ -161,6 +161,15 @@ def train(
     Raises:
         ConfigError: something is bound wrongly, does not fit, or the folder is another run's.
     """
+    _check_objects(
+        suite=(suite, "spec"),
+        evaluator=(evaluator, "check"),
+        commit_evaluator=(commit_evaluator, "check"),
+        logger=(logger, "bind"),
+        checkpointer=(checkpointer, "bind"),
+        progress=(progress, "bind"),
+        recorder=(recorder, "close"),
+    )
     for name, value in {"total_steps": total_steps, "threads": threads}.items():
         if value is not None and value < 1:
             raise ConfigError(f"train.{name} must be at least 1, got {value}")
@@ -214,6 +223,18 @@ def train(
         for one in (parts.evaluator, parts.commit_evaluator):
             if one is not None:
                 one.close()
+
+
+def _check_objects(**bound: tuple[Any, str]) -> None:
+    """Refuse what lacks the attribute beside it, and a class in place of an object of it."""
+    for name, (value, attribute) in bound.items():
+        left_out = value is None and name != "suite"
+        if isinstance(value, type) or not (left_out or hasattr(value, attribute)):
+            given = value.__name__ if isinstance(value, type) else repr(value)
+            raise ConfigError(
+                f"train.{name} is {given}; bind it to a reference with parentheses, as in "
+                f"train.{name} = @{given if isinstance(value, type) else 'Name'}()"
+            )
 
 
 def _check_source(checkpointer: Any, run: RunFolder, text: str, resume: str) -> None:

@@ -44,6 +44,18 @@ BAD = {
     "no checkpoint": (["--resume=nowhere"], ["--resume=nowhere"]),
     "no threads": (["--gin=train.threads = 0"], ["train.threads", "at least 1", "got 0"]),
     "negative seed": (["--gin=Evaluator.seed = -1"], ["Evaluator.seed", "at least 0", "got -1"]),
+    "class in place of an object": (
+        ["--gin=train.evaluator = @Evaluator"],
+        ["train.evaluator is Evaluator", "parentheses", "train.evaluator = @Evaluator()"],
+    ),
+    "number in place of an object": (
+        ["--gin=train.suite = 3"],
+        ["train.suite is 3", "train.suite = @Name()"],
+    ),
+    "object in place of a factory": (
+        ["--gin=train.algorithm = @MaskedSAC()"],
+        ["MaskedSAC", "'sizes'", "without parentheses: @MaskedSAC"],
+    ),
     "no such device": (["--gin=DEVICE = 'tpu9'"], ["tpu9"]),
 }
 
