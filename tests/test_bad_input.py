@@ -56,6 +56,12 @@ BAD = {
         ["--gin=train.algorithm = @MaskedSAC()"],
         ["MaskedSAC", "'sizes'", "without parentheses: @MaskedSAC"],
     ),
+    "bound that turns gradients round": (["--gin=SAC.max_norm = -1.0"], ["SAC.max_norm", "-1.0"]),
+    "steps below zero": (["--gin=MaskedSAC.sl_steps = -1"], ["MaskedSAC.sl_steps", "-1"]),
+    "masks frozen before the start": (
+        ["--gin=MaskedSAC.freeze_after = -1"],
+        ["MaskedSAC.freeze_after", "at least 0", "-1"],
+    ),
     "no such device": (["--gin=DEVICE = 'tpu9'"], ["tpu9"]),
 }
 
@@ -253,6 +259,26 @@ BAD_META = {
     "negative seed of TIGR's evaluator": (
         [FAMILIES, "--gin=WindowEvaluator.seed = -1"],
         ["WindowEvaluator.seed", "at least 0", "got -1"],
+    ),
+    "separation without a gradient": (
+        [FAMILIES, "--gin=TIGR.separation_bound = 0.0"],
+        ["TIGR.separation_bound", "positive", "0.0"],
+    ),
+    "PEARL with TIGR's encoder": (
+        [
+            POINT_ROBOT,
+            "--gin=import networks.gru_mixture",
+            "--gin=PEARL.encoder = @GRUMixtureEncoder",
+        ],
+        ["PEARL.encoder", "GRUMixtureEncoder", "@SetEncoder"],
+    ),
+    "TIGR with PEARL's encoder": (
+        [
+            FAMILIES,
+            "--gin=import networks.set_encoder",
+            "--gin=WindowLearner.encoder = @SetEncoder",
+        ],
+        ["WindowLearner.encoder", "SetEncoder", "windows"],
     ),
     "off-policy learner, discrete actions": (
         [MTSAC, "--gin_file=gin/envs/ct_graph_d2.gin"],
