@@ -323,6 +323,22 @@ def test_include_that_is_missing(tmp_path, capsys):
     assert "mine.gin line 2" in line and "mt11.gin" in line
 
 
+def test_files_that_include_each_other(tmp_path, capsys):
+    one, other = tmp_path / "one.gin", tmp_path / "other.gin"
+    one.write_text(f"include '{other}'\n")
+    other.write_text(f"\ninclude '{one}'\n")
+    assert train.main(["train", f"--gin_file={one}"]) == 2
+    line = one_line(capsys)
+    assert "other.gin line 2" in line and "includes itself" in line
+
+
+def test_file_that_is_no_text(tmp_path, capsys):
+    (tmp_path / "mine.gin").write_bytes(b"\xff\xfe\x00")
+    assert train.main(["train", f"--gin_file={tmp_path / 'mine.gin'}"]) == 2
+    line = one_line(capsys)
+    assert "--gin_file" in line and "mine.gin" in line and "no readable text" in line
+
+
 def test_too_little_disk(tmp_path, capsys, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 10, 10))
