@@ -174,7 +174,8 @@ def _building_error(error: Exception) -> str | None:
         )
     if factory := re.match(r"(\w+)\.__init__\(\) missing \d+ required positional", first):
         return f"{first}; to be called later it is bound without parentheses: @{factory[1]}"
-    if isinstance(error, ValueError) or (isinstance(error, TypeError | KeyError) and calls):
+    by_calls = isinstance(error, TypeError | KeyError | RuntimeError) and bool(calls)
+    if isinstance(error, ValueError) or by_calls:
         return f"{prefix}{first}"
     return None
 

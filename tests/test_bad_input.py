@@ -62,6 +62,13 @@ BAD = {
         ["--gin=MaskedSAC.freeze_after = -1"],
         ["MaskedSAC.freeze_after", "at least 0", "-1"],
     ),
+    "device that nothing is made for": (
+        ["--gin=DEVICE = 'mps'"],
+        ["train.device", "'mps'", "'cpu'"],
+    ),
+    "device of the replay": (["--gin=TaskReplay.device = 'abc'"], ["TaskReplay", "abc"]),
+    "width that overflows": (["--gin=MaskGenerator.hidden = 10000000000000000"], ["MaskGenerator"]),
+    "macro of itself": (["--gin=DISCOUNT = %DISCOUNT"], ["%DISCOUNT stands for itself"]),
     "no such device": (["--gin=DEVICE = 'tpu9'"], ["tpu9"]),
 }
 
