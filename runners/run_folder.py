@@ -33,6 +33,25 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.results = self.path / "eval"
 
+    def check_place(self) -> None:
+        """See that the folder is there or can be made, and be written to; changes nothing.
+
+        Raises:
+            ConfigError: a file is in the way, a name is too long, or writing is not allowed.
+        """
+        try:
+            whole = self.path.absolute()
+            found = next(place for place in (whole, *whole.parents) if place.exists())
+        except OSError as error:
+            raise ConfigError(
+                f"--workdir: {self.path}: {error.strerror}; choose another --workdir, or bind "
+                "train.experiment"
+            ) from error
+        allowed = os.access(found, os.W_OK | os.X_OK)
+        if not found.is_dir() or not allowed:
+            why = "may not be written to" if found.is_dir() else "is no folder"
+            raise ConfigError(f"--workdir: {self.path}: {found} {why}; choose another --workdir")
+
     def check(self, config: str, resume: str, override: bool = False) -> None:
         """See that nothing of another run would be lost; changes nothing.
 

@@ -205,6 +205,7 @@ def train(
         if instead is not None:
             instead(parts, run, wanted)
             return DONE
+        run.check_place()
         if dry_run:
             preflight.check(wanted, run.path)
             rehearse(parts, total_steps, wanted)

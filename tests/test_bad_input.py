@@ -346,6 +346,27 @@ def test_file_that_is_no_text(tmp_path, capsys):
     assert "--gin_file" in line and "mine.gin" in line and "no readable text" in line
 
 
+def test_file_in_place_of_a_folder(tmp_path, capsys):
+    (tmp_path / "runs").write_text("")
+    assert train.main(["train", POINT_MASS, f"--workdir={tmp_path / 'runs'}", *TINY]) == 2
+    line = one_line(capsys)
+    assert "--workdir" in line and f"{tmp_path / 'runs'} is no folder" in line
+
+
+def test_folder_that_may_not_be_written(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
+    assert train.main(["train", POINT_MASS, f"--workdir={tmp_path}", *TINY]) == 2
+    line = one_line(capsys)
+    assert "--workdir" in line and "may not be written" in line
+
+
+def test_name_that_is_too_long(tmp_path, capsys):
+    name = f"--gin=train.experiment = '{'x' * 300}'"
+    assert train.main(["train", POINT_MASS, f"--workdir={tmp_path}", *TINY, name]) == 2
+    line = one_line(capsys)
+    assert "--workdir" in line and "too long" in line and "train.experiment" in line
+
+
 def test_too_little_disk(tmp_path, capsys, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 10, 10))
