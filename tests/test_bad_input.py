@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -436,6 +437,41 @@ def test_one_line_from_a_real_process(tmp_path):
     )
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+@pytest.mark.parametrize("ending", ["ctrl-c", "pipe"])
+def test_ends_that_are_no_faults_have_no_traceback(ending, tmp_path):
+    said = "raise KeyboardInterrupt" if ending == "ctrl-c" else "print('x' * 10**6)"
+    code = (
+        "import sys; from runners.command_line import run_program\n"
+        f"def main(argv): {said}; return 0\n"
+        "sys.exit(run_program(main))"
+    )
+    done = subprocess.run(
+        f'{sys.executable} -c "{code}" | true; exit ${{PIPESTATUS[0]}}',
+        shell=True,
+        executable="bash",
+        capture_output=True,
+        text=True,
+        env=environment(),
+    )
+    assert done.returncode == (75 if ending == "ctrl-c" else 1), done.stderr
+    assert len(done.stderr.splitlines()) == (1 if ending == "ctrl-c" else 0), done.stderr
+
+
+def test_ctrl_c_while_it_starts(tmp_path):
+    process = subprocess.Popen(
+        command(POINT_MASS, *TINY, f"--workdir={tmp_path}"),
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        cwd=ROOT,
+    )
+    time.sleep(1.0)  # torch is being imported
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert "Traceback" not in err
 
 
 class TestGoodInput:
