@@ -17,6 +17,7 @@ from runners.checkpoint import STEP_NAME, steps_in
 from runners.compatibility import bindings, differences, versions
 from runners.config import ConfigError, root
 from runners.files import write_atomically
+from runners.status import DONE, INTERRUPTED, read_status
 
 
 class RunFolder:
@@ -78,7 +79,19 @@ class RunFolder:
             raise ConfigError(
                 f"--workdir: {self.path} is not empty and holds no run; choose another --workdir"
             )
-        changed = differences(bindings(text.read_text()), bindings(config))
+        state = (read_status(self.path) or {}).get("state")
+        if state in (DONE, INTERRUPTED) and not steps_in(self.checkpoints):
+            raise ConfigError(
+                f"--workdir: {self.path} is {state}, and its checkpoints are gone: "
+                "it would begin anew and lose its metrics; choose another --workdir"
+            )
+        try:
+            before = bindings(text.read_text())
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"--workdir: {text} cannot be read: {error}; choose another --workdir"
+            ) from error
+        changed = differences(before, bindings(config))
         if changed and not override:
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             raise ConfigError(

@@ -19,7 +19,7 @@ from runners import (
     policy_card,
     preflight,
 )
-from runners.checkpoint import Checkpointer, ConfigMismatch
+from runners.checkpoint import Checkpointer, CheckpointError, ConfigMismatch
 from runners.config import ConfigError
 from runners.devices import named_device
 from runners.evaluation import Evaluator
@@ -312,6 +312,10 @@ def _open(parts: Parts, run: RunFolder, total_steps: int, text: str, resume: str
         step = parts.checkpointer.restore(**parts.state())
     except ConfigMismatch as error:
         raise ConfigError(str(error)) from error
+    except CheckpointError as error:
+        raise ConfigError(
+            f"--workdir: {run.path}: {error}; put back a copy of one, or choose another --workdir"
+        ) from error
     if step is None:
         parts.logger.truncate(-1)  # records of a run that was killed before its first checkpoint
     title = f"{run.path.parent.name}/{run.path.name}"

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -503,6 +504,27 @@ class TestGoodInput:
         assert train.main(flags) == 0  # done already: nothing happens
         repeat = [f"--gin_file={folder / 'operative.gin'}", f"--workdir={tmp_path / 'again'}"]
         assert train.main(["train", *repeat]) == 0
+
+    def test_what_is_left_of_a_run_is_not_lost(self, tmp_path, capsys):
+        flags = ["train", POINT_MASS, *TINY, f"--workdir={tmp_path}", "--seed=3"]
+        assert train.main(flags) == 0
+        folder = tmp_path / "must_point_mass" / "seed_3"
+        metrics = (folder / "metrics.jsonl").read_bytes()
+        capsys.readouterr()
+        for manifest in folder.glob("checkpoints/step_*/manifest.json"):
+            manifest.write_text("")
+        assert train.main(flags) == 2
+        line = one_line(capsys)
+        assert "--workdir" in line and "no whole checkpoint" in line and "manifest.json" in line
+        shutil.rmtree(folder / "checkpoints")
+        assert train.main(flags) == 2
+        line = one_line(capsys)
+        assert "is DONE" in line and "checkpoints are gone" in line
+        assert (folder / "metrics.jsonl").read_bytes() == metrics
+        (folder / "config.gin").write_bytes(b"\xff\xfe")
+        (folder / "status.json").unlink()
+        assert train.main(flags) == 2
+        assert "config.gin cannot be read" in one_line(capsys)
 
     @pytest.mark.parametrize("file", [POINT_MASS, CT_GRAPH, POINT_ROBOT])
     def test_dry_run(self, file, tmp_path, capsys):
