@@ -96,6 +96,9 @@ class MaskedSAC(SAC):
         super().__init__(sizes, **sac)
         if update_interval < 1:
             raise ValueError(f"MaskedSAC.update_interval must be at least 1, got {update_interval}")
+        for option, number in (("sl_steps", sl_steps), ("freeze_after", freeze_after)):
+            if number is not None and number < 0:
+                raise ValueError(f"MaskedSAC.{option} must be at least 0, got {number}")
         for option, value, values in (
             ("initial_masks", initial_masks, ("generator", "random", "dense")),
             ("commit", commit, ("top_k", "resample")),

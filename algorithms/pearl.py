@@ -135,6 +135,11 @@ class PEARL(OffPolicyMetaAlgorithm):
                 f"PEARL.kl_reduction must be 'sum' or 'mean_tasks', got {kl_reduction!r}"
             )
         self.encoder = encoder(sizes.observation_dim, sizes.action_dim)
+        if hasattr(self.encoder, "num_components"):
+            raise ValueError(
+                f"PEARL.encoder: {type(self.encoder).__name__} infers a mixture from a window, and "
+                "PEARL a Gaussian from a set; bind it to @SetEncoder"
+            )
         self.latent_dim = int(self.encoder.latent_dim)
         dims = (sizes.observation_dim, sizes.action_dim, self.latent_dim)
         self.actor, self.critic = actor(*dims), critic(*dims)

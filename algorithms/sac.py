@@ -94,9 +94,11 @@ class SAC(Algorithm):
             raise ValueError(f"SAC.discount must lie in [0, 1), got {discount}")
         if not 0.0 < smoothing <= 1.0:
             raise ValueError(f"SAC.smoothing must lie in (0, 1], got {smoothing}")
-        for name, lr in (("actor", actor_lr), ("critic", critic_lr), ("alpha", alpha_lr)):
-            if not lr > 0.0:
-                raise ValueError(f"SAC.{name}_lr must be positive, got {lr}")
+        norm = float("inf") if max_norm is None else max_norm
+        positive = {"actor_lr": actor_lr, "critic_lr": critic_lr, "alpha_lr": alpha_lr}
+        for name, value in {**positive, "max_norm": norm}.items():
+            if not value > 0.0:
+                raise ValueError(f"SAC.{name} must be positive, got {value}")
         if precision not in PRECISIONS:
             raise ValueError(f"SAC.precision must be one of {PRECISIONS}, got {precision!r}")
         self.precision, self.compiled = precision, compiled
@@ -113,7 +115,7 @@ class SAC(Algorithm):
         self.weight_tasks = weight_tasks
         self.scale_penalty, self.loc_penalty = scale_penalty, loc_penalty
         self._optimizer = optimizer
-        self._max_norm = float("inf") if max_norm is None else max_norm
+        self._max_norm = norm
         self.groups: dict[str, ClippedOptimizer] = {}
         self._add_group("alpha", [self.log_alpha], alpha_lr, max_norm=float("inf"))
         self._add_group("actor", self.actor.parameters(), actor_lr)

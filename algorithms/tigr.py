@@ -102,6 +102,10 @@ class TIGR(WindowLearner):
                 f"{sizes.num_tasks} families, got {self.encoder.num_components}; raise "
                 "NUM_COMPONENTS, or bind LABEL_WEIGHT to 0"
             )
+        if separation_bound is not None and not separation_bound > 0.0:
+            raise ValueError(
+                f"TIGR.separation_bound must be positive or None, got {separation_bound}"
+            )
         self.separation_bound, self.mask_padding = separation_bound, mask_padding
         self.weighting, self.reduction = weighting, reduction
 

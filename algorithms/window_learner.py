@@ -127,6 +127,11 @@ class WindowLearner(OffPolicyMetaAlgorithm):
             )
         dims = sizes.observation_dim, sizes.action_dim
         self.encoder = encoder(*dims)
+        if not hasattr(self.encoder, "num_components"):
+            raise ValueError(
+                f"WindowLearner.encoder: {type(self.encoder).__name__} infers no mixture from "
+                "windows; include gin/networks/gru_mixture.gin or gin/networks/step_mixture.gin"
+            )
         self.window, self.latent_dim = self.encoder.length, self.encoder.latent_dim
         self.decoder = decoder(*dims, self.latent_dim)
         self.agent = agent(*dims, self.latent_dim)

@@ -78,6 +78,25 @@ def one_folder(rest: list[str]) -> str:
     return ""
 
 
+def run_program(main: Callable[[Sequence[str]], int]) -> int:
+    """Run a program on the process's arguments; two ends that are no faults are quiet.
+
+    Returns:
+        What `main` does; `RESUMABLE` if Ctrl-C ended it where nobody waits for a signal, since the
+        same command begins anew or goes on; `FAILED` if nobody reads its output any more.
+    """
+    try:
+        code = main(sys.argv)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return RESUMABLE
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more as it ends
+        return FAILED
+
+
 def wrong(message: str) -> int:
     """Print the one line of an error that is the caller's, and return its exit code."""
     print(f"error: {message}", file=sys.stderr)

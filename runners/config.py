@@ -172,25 +172,43 @@ def _building_error(error: Exception) -> str | None:
             f"{prefix}not enough memory{asked}; lower REPLAY_CAPACITY (TaskReplay.capacity) "
             "or the networks' sizes"
         )
-    if isinstance(error, ValueError) or (isinstance(error, TypeError | KeyError) and calls):
+    if factory := re.match(r"(\w+)\.__init__\(\) missing \d+ required positional", first):
+        return f"{first}; to be called later it is bound without parentheses: @{factory[1]}"
+    by_calls = isinstance(error, TypeError | KeyError | RuntimeError) and bool(calls)
+    if isinstance(error, ValueError) or by_calls:
         return f"{prefix}{first}"
     return None
 
 
-def _check_file(name: str, places: Sequence[Path], said_by: str) -> Path:
-    """The file `name` means, after checking that it and all it includes exist."""
+def _check_file(
+    name: str, places: Sequence[Path], said_by: str, within: tuple[Path, ...] = ()
+) -> Path:
+    """The file `name` means, after checking that it and all it includes exist.
+
+    It is included by the last of the files `within`, that by the one before, and so on.
+    """
     found = next((place / name for place in places if (place / name).is_file()), None)
     if found is None:
         near = {p.name: p for place in places for p in (place / name).parent.glob("*.gin")}
+        near = {name: path for name, path in near.items() if path.is_file()}
         near |= {p.name: p for p in (root() / "gin").rglob("*.gin") if p.name not in near}
         close = difflib.get_close_matches(Path(name).name, near, 1, 0.5)
         fix = f"did you mean {near[close[0]]}?" if close else "check the path or --gin_search_path"
         looked = ", ".join(dict.fromkeys(str(place) for place in places))
         raise ConfigError(f"{said_by}: no file '{name}' (looked in {looked}); {fix}")
-    for number, line in enumerate(found.read_text().splitlines(), 1):
+    if found.resolve() in within:
+        raise ConfigError(
+            f"{said_by}: '{name}' includes itself, if not directly; remove one include"
+        )
+    try:
+        text = found.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{said_by}: '{name}' is no readable text: {error}") from error
+    for number, line in enumerate(text.splitlines(), 1):
         include = re.match(r"""\s*include\s+(['"])(.+?)\1""", line)
         if include:
-            _check_file(include[2], places, f"{name} line {number}")
+            chain = (*within, found.resolve())
+            _check_file(include[2], places, f"{name} line {number}", chain)
     return found
 
 

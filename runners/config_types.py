@@ -14,7 +14,7 @@ from typing import Any
 import gin
 from gin import config as gin_config
 
-_UNKNOWN = object()
+_UNKNOWN, _CIRCLE = object(), object()
 
 
 def type_errors() -> list[str]:
@@ -22,6 +22,8 @@ def type_errors() -> list[str]:
     errors = []
     for (scope, selector), values in gin_config._CONFIG.items():
         if selector == "gin.macro":
+            if _resolve(values.get("value")) is _CIRCLE:
+                errors.append(f"macro %{scope} stands for itself; bind it to a value")
             continue
         for parameter, value in values.items():
             hint = annotation(gin_config._REGISTRY[selector].wrapped, parameter)
@@ -55,7 +57,11 @@ def annotation(configurable: Any, parameter: str) -> Any:
 
 def fits(value: Any, hint: Any) -> bool:
     """Whether a gin value may stand for a parameter annotated `hint`; True when in doubt."""
-    if hint is Any or hint is _UNKNOWN or value is _UNKNOWN or value is gin.REQUIRED:
+    if (
+        hint is Any
+        or hint is _UNKNOWN
+        or any(value is x for x in (_UNKNOWN, _CIRCLE, gin.REQUIRED))
+    ):
         return True
     if isinstance(hint, typing.TypeVar):
         return True
@@ -112,7 +118,7 @@ def _resolve(value: Any) -> Any:
         value = bound.get("value", _UNKNOWN)
         seen += 1
         if seen > 100:
-            return _UNKNOWN
+            return _CIRCLE
     return value
 
 

@@ -17,6 +17,7 @@ from runners.command_line import (
     new_flags,
     no_gin_file,
     parse,
+    run_program,
     wrong,
 )
 
@@ -46,4 +47,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(run_program(main))

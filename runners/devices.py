@@ -20,6 +20,10 @@ def named_device(name: str, culprit: str, fix: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"{culprit}: {name!r} is no device; 'cpu' or 'cuda'") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"{culprit}: {name!r} is not supported; 'cpu' or 'cuda'")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"{culprit}: no CUDA device here for {name!r}; {fix}")
+    if device.type == "cuda" and (device.index or 0) >= (number := torch.cuda.device_count()):
+        raise ConfigError(f"{culprit}: {name!r}, and {number} CUDA devices here; {fix}")
     return device

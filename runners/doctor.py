@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from runners import examination
+from runners.command_line import run_program
 
 FINISHED, FAILED, WRONG = 0, 1, 2
 """As in `runners.command_line`, which needs absl, and that may be missing."""
@@ -52,4 +53,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(run_program(main))

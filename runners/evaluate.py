@@ -22,7 +22,7 @@ from typing import Any
 
 from absl import flags
 
-from runners.command_line import FINISHED, new_flags, one_folder, parse, wrong
+from runners.command_line import FINISHED, new_flags, one_folder, parse, run_program, wrong
 
 
 def define_flags() -> flags.FlagValues:
@@ -134,4 +134,4 @@ def _print(result: dict[str, Any], cells: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(run_program(main))

@@ -123,6 +123,8 @@ class Evaluator(Scheduled):
         for name, value in given.items():
             if value < 1:
                 raise ValueError(f"Evaluator.{name} must be at least 1, got {value!r}")
+        if seed < 0:
+            raise ValueError(f"Evaluator.seed must be at least 0, got {seed}")
         self.episodes_per_goal, self.num_goals = episodes_per_goal, num_goals
         self.seed, self.explore = seed, explore
         self.goals_at_once, self.recorder = goals_at_once, recorder

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from absl import flags
 
-from runners.command_line import FINISHED, new_flags, one_folder, parse, wrong
+from runners.command_line import FINISHED, new_flags, one_folder, parse, run_program, wrong
 
 
 def define_flags() -> flags.FlagValues:
@@ -61,4 +61,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(run_program(main))

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from runners.command_line import FINISHED, new_flags, parse, wrong
+from runners.command_line import FINISHED, new_flags, parse, run_program, wrong
 
 FACTS = ("suite", "tasks", "reward_version", "horizon", "goals", "success", "steps", "other")
 
@@ -153,4 +153,4 @@ def _complaint(values: flags.FlagValues, rest: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(run_program(main))

@@ -22,7 +22,15 @@ from pathlib import Path
 
 from absl import flags
 
-from runners.command_line import FINISHED, define_gin_flags, new_flags, one_folder, parse, wrong
+from runners.command_line import (
+    FINISHED,
+    define_gin_flags,
+    new_flags,
+    one_folder,
+    parse,
+    run_program,
+    wrong,
+)
 
 
 def define_flags() -> flags.FlagValues:
@@ -122,4 +130,4 @@ def _complaint(values: flags.FlagValues, rest: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(run_program(main))

@@ -28,6 +28,8 @@ class RolloutEvaluator(Scheduled):
 
     def __init__(self, interval: int, seed: int) -> None:
         super().__init__(interval)
+        if seed < 0:
+            raise ValueError(f"{type(self).__name__}.seed must be at least 0, got {seed}")
         self.seed = seed
         self.success = torch.zeros(0)
         self._tasks: dict[str, tuple[Any, ...]] = {}

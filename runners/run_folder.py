@@ -17,6 +17,7 @@ from runners.checkpoint import STEP_NAME, steps_in
 from runners.compatibility import bindings, differences, versions
 from runners.config import ConfigError, root
 from runners.files import write_atomically
+from runners.status import DONE, INTERRUPTED, read_status
 
 
 class RunFolder:
@@ -32,6 +33,25 @@ class RunFolder:
         self.path = Path(workdir) / experiment / f"seed_{seed}"
         self.checkpoints = self.path / "checkpoints"
         self.results = self.path / "eval"
+
+    def check_place(self) -> None:
+        """See that the folder is there or can be made, and be written to; changes nothing.
+
+        Raises:
+            ConfigError: a file is in the way, a name is too long, or writing is not allowed.
+        """
+        try:
+            whole = self.path.absolute()
+            found = next(place for place in (whole, *whole.parents) if place.exists())
+        except OSError as error:
+            raise ConfigError(
+                f"--workdir: {self.path}: {error.strerror}; choose another --workdir, or bind "
+                "train.experiment"
+            ) from error
+        allowed = os.access(found, os.W_OK | os.X_OK)
+        if not found.is_dir() or not allowed:
+            why = "may not be written to" if found.is_dir() else "is no folder"
+            raise ConfigError(f"--workdir: {self.path}: {found} {why}; choose another --workdir")
 
     def check(self, config: str, resume: str, override: bool = False) -> None:
         """See that nothing of another run would be lost; changes nothing.
@@ -59,7 +79,19 @@ class RunFolder:
             raise ConfigError(
                 f"--workdir: {self.path} is not empty and holds no run; choose another --workdir"
             )
-        changed = differences(bindings(text.read_text()), bindings(config))
+        state = (read_status(self.path) or {}).get("state")
+        if state in (DONE, INTERRUPTED) and not steps_in(self.checkpoints):
+            raise ConfigError(
+                f"--workdir: {self.path} is {state}, and its checkpoints are gone: "
+                "it would begin anew and lose its metrics; choose another --workdir"
+            )
+        try:
+            before = bindings(text.read_text())
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"--workdir: {text} cannot be read: {error}; choose another --workdir"
+            ) from error
+        changed = differences(before, bindings(config))
         if changed and not override:
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             raise ConfigError(

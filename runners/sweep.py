@@ -18,7 +18,7 @@ from typing import Any
 
 from absl import flags
 
-from runners.command_line import define_gin_flags, new_flags, parse, wrong
+from runners.command_line import define_gin_flags, new_flags, parse, run_program, wrong
 from runners.config import ConfigError, check_files, config_errors
 from runners.config import parse as parse_gin
 from runners.grid import read_seeds
@@ -115,4 +115,4 @@ def _read(file: str, search_paths: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(run_program(main))

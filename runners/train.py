@@ -20,6 +20,7 @@ from runners.command_line import (
     new_flags,
     no_gin_file,
     parse,
+    run_program,
     wrong,
 )
 
@@ -75,4 +76,4 @@ def run(values: flags.FlagValues) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(run_program(main))

@@ -19,7 +19,7 @@ from runners import (
     policy_card,
     preflight,
 )
-from runners.checkpoint import Checkpointer, ConfigMismatch
+from runners.checkpoint import Checkpointer, CheckpointError, ConfigMismatch
 from runners.config import ConfigError
 from runners.devices import named_device
 from runners.evaluation import Evaluator
@@ -161,11 +161,21 @@ def train(
     Raises:
         ConfigError: something is bound wrongly, does not fit, or the folder is another run's.
     """
+    _check_objects(
+        suite=(suite, "spec"),
+        evaluator=(evaluator, "check"),
+        commit_evaluator=(commit_evaluator, "check"),
+        logger=(logger, "bind"),
+        checkpointer=(checkpointer, "bind"),
+        progress=(progress, "bind"),
+        recorder=(recorder, "close"),
+    )
+    for name, value in {"total_steps": total_steps, "threads": threads}.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"train.{name} must be at least 1, got {value}")
     if threads is not None:
         torch.set_num_threads(threads)
     with config.config_errors():
-        if total_steps < 1:
-            raise ConfigError(f"train.total_steps must be at least 1, got {total_steps}")
         streams = GlobalStreams(seed)
         learner = algorithm(suite.spec).to(
             named_device(device, "train.device", "bind DEVICE = 'cpu'")
@@ -195,6 +205,7 @@ def train(
         if instead is not None:
             instead(parts, run, wanted)
             return DONE
+        run.check_place()
         if dry_run:
             preflight.check(wanted, run.path)
             rehearse(parts, total_steps, wanted)
@@ -213,6 +224,18 @@ def train(
         for one in (parts.evaluator, parts.commit_evaluator):
             if one is not None:
                 one.close()
+
+
+def _check_objects(**bound: tuple[Any, str]) -> None:
+    """Refuse what lacks the attribute beside it, and a class in place of an object of it."""
+    for name, (value, attribute) in bound.items():
+        left_out = value is None and name != "suite"
+        if isinstance(value, type) or not (left_out or hasattr(value, attribute)):
+            given = value.__name__ if isinstance(value, type) else repr(value)
+            raise ConfigError(
+                f"train.{name} is {given}; bind it to a reference with parentheses, as in "
+                f"train.{name} = @{given if isinstance(value, type) else 'Name'}()"
+            )
 
 
 def _check_source(checkpointer: Any, run: RunFolder, text: str, resume: str) -> None:
@@ -289,6 +312,10 @@ def _open(parts: Parts, run: RunFolder, total_steps: int, text: str, resume: str
         step = parts.checkpointer.restore(**parts.state())
     except ConfigMismatch as error:
         raise ConfigError(str(error)) from error
+    except CheckpointError as error:
+        raise ConfigError(
+            f"--workdir: {run.path}: {error}; put back a copy of one, or choose another --workdir"
+        ) from error
     if step is None:
         parts.logger.truncate(-1)  # records of a run that was killed before its first checkpoint
     title = f"{run.path.parent.name}/{run.path.name}"

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -42,6 +44,33 @@ BAD = {
     "not a number": (["--seed=one"], ["seed"]),
     "stray word": (["gin/must_mt10.gin"], ["gin/must_mt10.gin"]),
     "no checkpoint": (["--resume=nowhere"], ["--resume=nowhere"]),
+    "no threads": (["--gin=train.threads = 0"], ["train.threads", "at least 1", "got 0"]),
+    "negative seed": (["--gin=Evaluator.seed = -1"], ["Evaluator.seed", "at least 0", "got -1"]),
+    "class in place of an object": (
+        ["--gin=train.evaluator = @Evaluator"],
+        ["train.evaluator is Evaluator", "parentheses", "train.evaluator = @Evaluator()"],
+    ),
+    "number in place of an object": (
+        ["--gin=train.suite = 3"],
+        ["train.suite is 3", "train.suite = @Name()"],
+    ),
+    "object in place of a factory": (
+        ["--gin=train.algorithm = @MaskedSAC()"],
+        ["MaskedSAC", "'sizes'", "without parentheses: @MaskedSAC"],
+    ),
+    "bound that turns gradients round": (["--gin=SAC.max_norm = -1.0"], ["SAC.max_norm", "-1.0"]),
+    "steps below zero": (["--gin=MaskedSAC.sl_steps = -1"], ["MaskedSAC.sl_steps", "-1"]),
+    "masks frozen before the start": (
+        ["--gin=MaskedSAC.freeze_after = -1"],
+        ["MaskedSAC.freeze_after", "at least 0", "-1"],
+    ),
+    "device that nothing is made for": (
+        ["--gin=DEVICE = 'mps'"],
+        ["train.device", "'mps'", "'cpu'"],
+    ),
+    "device of the replay": (["--gin=TaskReplay.device = 'abc'"], ["TaskReplay", "abc"]),
+    "width that overflows": (["--gin=MaskGenerator.hidden = 10000000000000000"], ["MaskGenerator"]),
+    "macro of itself": (["--gin=DISCOUNT = %DISCOUNT"], ["%DISCOUNT stands for itself"]),
     "no such device": (["--gin=DEVICE = 'tpu9'"], ["tpu9"]),
 }
 
@@ -232,6 +261,34 @@ BAD_META = {
         [FAMILIES, "--gin=PATIENCE = 100"],
         ["WindowSchedule.patience", "TIGR", "PATIENCE to None"],
     ),
+    "negative seed of CAVIA's evaluator": (
+        [NAVIGATION, "--gin=MetaEvaluator.seed = -1"],
+        ["MetaEvaluator.seed", "at least 0", "got -1"],
+    ),
+    "negative seed of TIGR's evaluator": (
+        [FAMILIES, "--gin=WindowEvaluator.seed = -1"],
+        ["WindowEvaluator.seed", "at least 0", "got -1"],
+    ),
+    "separation without a gradient": (
+        [FAMILIES, "--gin=TIGR.separation_bound = 0.0"],
+        ["TIGR.separation_bound", "positive", "0.0"],
+    ),
+    "PEARL with TIGR's encoder": (
+        [
+            POINT_ROBOT,
+            "--gin=import networks.gru_mixture",
+            "--gin=PEARL.encoder = @GRUMixtureEncoder",
+        ],
+        ["PEARL.encoder", "GRUMixtureEncoder", "@SetEncoder"],
+    ),
+    "TIGR with PEARL's encoder": (
+        [
+            FAMILIES,
+            "--gin=import networks.set_encoder",
+            "--gin=WindowLearner.encoder = @SetEncoder",
+        ],
+        ["WindowLearner.encoder", "SetEncoder", "windows"],
+    ),
     "off-policy learner, discrete actions": (
         [MTSAC, "--gin_file=gin/envs/ct_graph_d2.gin"],
         ["OffPolicyLoop", "ct-graph-d2", "discrete", "gin/runners/meta_on_policy.gin"],
@@ -273,6 +330,43 @@ def test_include_that_is_missing(tmp_path, capsys):
     assert train.main(["train", f"--gin_file={tmp_path / 'mine.gin'}"]) == 2
     line = one_line(capsys)
     assert "mine.gin line 2" in line and "mt11.gin" in line
+
+
+def test_files_that_include_each_other(tmp_path, capsys):
+    one, other = tmp_path / "one.gin", tmp_path / "other.gin"
+    one.write_text(f"include '{other}'\n")
+    other.write_text(f"\ninclude '{one}'\n")
+    assert train.main(["train", f"--gin_file={one}"]) == 2
+    line = one_line(capsys)
+    assert "other.gin line 2" in line and "includes itself" in line
+
+
+def test_file_that_is_no_text(tmp_path, capsys):
+    (tmp_path / "mine.gin").write_bytes(b"\xff\xfe\x00")
+    assert train.main(["train", f"--gin_file={tmp_path / 'mine.gin'}"]) == 2
+    line = one_line(capsys)
+    assert "--gin_file" in line and "mine.gin" in line and "no readable text" in line
+
+
+def test_file_in_place_of_a_folder(tmp_path, capsys):
+    (tmp_path / "runs").write_text("")
+    assert train.main(["train", POINT_MASS, f"--workdir={tmp_path / 'runs'}", *TINY]) == 2
+    line = one_line(capsys)
+    assert "--workdir" in line and f"{tmp_path / 'runs'} is no folder" in line
+
+
+def test_folder_that_may_not_be_written(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
+    assert train.main(["train", POINT_MASS, f"--workdir={tmp_path}", *TINY]) == 2
+    line = one_line(capsys)
+    assert "--workdir" in line and "may not be written" in line
+
+
+def test_name_that_is_too_long(tmp_path, capsys):
+    name = f"--gin=train.experiment = '{'x' * 300}'"
+    assert train.main(["train", POINT_MASS, f"--workdir={tmp_path}", *TINY, name]) == 2
+    line = one_line(capsys)
+    assert "--workdir" in line and "too long" in line and "train.experiment" in line
 
 
 def test_too_little_disk(tmp_path, capsys, monkeypatch):
@@ -346,6 +440,41 @@ def test_one_line_from_a_real_process(tmp_path):
     assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
+@pytest.mark.parametrize("ending", ["ctrl-c", "pipe"])
+def test_ends_that_are_no_faults_have_no_traceback(ending, tmp_path):
+    said = "raise KeyboardInterrupt" if ending == "ctrl-c" else "print('x' * 10**6)"
+    code = (
+        "import sys; from runners.command_line import run_program\n"
+        f"def main(argv): {said}; return 0\n"
+        "sys.exit(run_program(main))"
+    )
+    done = subprocess.run(
+        f'{sys.executable} -c "{code}" | true; exit ${{PIPESTATUS[0]}}',
+        shell=True,
+        executable="bash",
+        capture_output=True,
+        text=True,
+        env=environment(),
+    )
+    assert done.returncode == (75 if ending == "ctrl-c" else 1), done.stderr
+    assert len(done.stderr.splitlines()) == (1 if ending == "ctrl-c" else 0), done.stderr
+
+
+def test_ctrl_c_while_it_starts(tmp_path):
+    process = subprocess.Popen(
+        command(POINT_MASS, *TINY, f"--workdir={tmp_path}"),
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        cwd=ROOT,
+    )
+    time.sleep(1.0)  # torch is being imported
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert "Traceback" not in err
+
+
 class TestGoodInput:
     """With environments."""
 
@@ -375,6 +504,27 @@ class TestGoodInput:
         assert train.main(flags) == 0  # done already: nothing happens
         repeat = [f"--gin_file={folder / 'operative.gin'}", f"--workdir={tmp_path / 'again'}"]
         assert train.main(["train", *repeat]) == 0
+
+    def test_what_is_left_of_a_run_is_not_lost(self, tmp_path, capsys):
+        flags = ["train", POINT_MASS, *TINY, f"--workdir={tmp_path}", "--seed=3"]
+        assert train.main(flags) == 0
+        folder = tmp_path / "must_point_mass" / "seed_3"
+        metrics = (folder / "metrics.jsonl").read_bytes()
+        capsys.readouterr()
+        for manifest in folder.glob("checkpoints/step_*/manifest.json"):
+            manifest.write_text("")
+        assert train.main(flags) == 2
+        line = one_line(capsys)
+        assert "--workdir" in line and "no whole checkpoint" in line and "manifest.json" in line
+        shutil.rmtree(folder / "checkpoints")
+        assert train.main(flags) == 2
+        line = one_line(capsys)
+        assert "is DONE" in line and "checkpoints are gone" in line
+        assert (folder / "metrics.jsonl").read_bytes() == metrics
+        (folder / "config.gin").write_bytes(b"\xff\xfe")
+        (folder / "status.json").unlink()
+        assert train.main(flags) == 2
+        assert "config.gin cannot be read" in one_line(capsys)
 
     @pytest.mark.parametrize("file", [POINT_MASS, CT_GRAPH, POINT_ROBOT])
     def test_dry_run(self, file, tmp_path, capsys):
