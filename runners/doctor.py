@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from runners import examination
-from runners.command_line import run_program
 
 FINISHED, FAILED, WRONG = 0, 1, 2
 """As in `runners.command_line`, which needs absl, and that may be missing."""
@@ -53,4 +52,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_program(main))
+    sys.exit(main(sys.argv))

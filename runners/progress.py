@@ -5,6 +5,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -47,6 +48,8 @@ def short(number: float) -> str:
 @gin.configurable
 class Progress:
     """Shows how far a run is and how well it does; a context manager around the loop.
+
+    Where what it writes to is gone, a closed terminal, the run goes on without it.
 
     Args:
         interval: seconds between two lines where the output is not a terminal.
@@ -117,7 +120,8 @@ class Progress:
         """Show the last state and leave it on the screen."""
         self._show(time.monotonic())
         if self._live is not None:
-            self._live.stop()
+            with suppress(OSError):
+                self._live.stop()
             self._live = None
             logging.get_absl_handler().python_handler.stream = self._log_stream
 
@@ -159,10 +163,11 @@ class Progress:
         marks = self._marks
         while len(marks) > 2 and now - marks[1][0] > RATE_SECONDS and marks[1][1] < self.step:
             marks.popleft()
-        if self._live is None:
-            self.console.print(self.line(), highlight=False, soft_wrap=True, markup=False)
-        else:
-            self._live.update(self.render(), refresh=True)
+        with suppress(OSError):
+            if self._live is None:
+                self.console.print(self.line(), highlight=False, soft_wrap=True, markup=False)
+            else:
+                self._live.update(self.render(), refresh=True)
 
     def _facts(self) -> dict[str, str]:
         rate, updating = self.rates()

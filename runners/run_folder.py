@@ -27,9 +27,16 @@ class RunFolder:
         workdir: holds the folders of all experiments.
         experiment: name of the experiment.
         seed: the run's seed.
+
+    Raises:
+        ConfigError: the experiment's name leads out of the folder of all of them.
     """
 
     def __init__(self, workdir: Path | str, experiment: str, seed: int) -> None:
+        if Path(experiment).is_absolute() or ".." in Path(experiment).parts:
+            raise ConfigError(
+                f"train.experiment must be the name of a folder within --workdir, got {experiment!r}"
+            )
         self.path = Path(workdir) / experiment / f"seed_{seed}"
         self.checkpoints = self.path / "checkpoints"
         self.results = self.path / "eval"

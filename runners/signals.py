@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+STOPPING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 
 
 class Interruption(BaseException):
@@ -16,9 +16,10 @@ class Interruption(BaseException):
 
 
 class Signals:
-    """While entered, SIGTERM, SIGUSR1 and SIGINT ask for a stop; a second SIGINT ends the process.
+    """While entered, SIGTERM, SIGUSR1, SIGINT and SIGHUP (a closed terminal) ask for a stop.
 
-    Only the main thread can install handlers; elsewhere nothing is installed.
+    A second SIGINT ends the process. SIGHUP stays ignored where it is, as under nohup. Only the
+    main thread can install handlers; elsewhere nothing is installed.
     """
 
     def __init__(self) -> None:
@@ -29,7 +30,9 @@ class Signals:
     def __enter__(self) -> "Signals":
         """Install the handlers."""
         if threading.current_thread() is threading.main_thread():
-            self._old = {number: signal.signal(number, self._handle) for number in STOPPING}
+            ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            numbers = [n for n in STOPPING if not (ignored and n == signal.SIGHUP)]
+            self._old = {number: signal.signal(number, self._handle) for number in numbers}
         return self
 
     def __exit__(

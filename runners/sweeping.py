@@ -62,7 +62,7 @@ def sweep(
 
     Each configuration has an experiment folder of its own, named after the gin files and its
     values; without a grid it is that of `train`. Runs that are done are left alone, others go on
-    from their checkpoints. SIGINT, SIGTERM and SIGUSR1 are passed on to the runs.
+    from their checkpoints. SIGINT, SIGTERM, SIGUSR1 and SIGHUP are passed on to the runs.
 
     Args:
         gin_files: of the experiment.

@@ -156,7 +156,7 @@ def train(
             the run's folder and what the run will take.
 
     Returns:
-        "DONE", or "INTERRUPTED" after SIGTERM, SIGUSR1 or SIGINT, with a checkpoint written.
+        "DONE", or "INTERRUPTED" after a signal to stop, with a checkpoint written.
 
     Raises:
         ConfigError: something is bound wrongly, does not fit, or the folder is another run's.

@@ -1,5 +1,6 @@
 """Kill a run anywhere and go on: every parameter, row, random stream and metric is the same."""
 
+import fcntl
 import functools
 import json
 import math
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -141,7 +143,7 @@ CASES = {
 }
 
 
-def start(case, workdir, *flags):
+def start(case, workdir, *flags, **streams):
     file, values = CASES[case]
     bindings = [f"--gin={name} = {value}" for name, value in values.items()]
     command = [sys.executable, "-m", "runners.train", f"--gin_file={file}", *bindings]
@@ -149,9 +151,8 @@ def start(case, workdir, *flags):
         [*command, f"--workdir={workdir}", "--seed=5", *flags],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         cwd=workdir,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
         text=True,
+        **{"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, **streams},
     )
 
 
@@ -325,6 +326,27 @@ def test_sigterm_leaves_a_checkpoint_and_says_75(tmp_path, whole):
     one = whole("must")
     assert killed_and_resumed("must", tmp_path / "b", 2, signal.SIGTERM) == 2
     assert_same_run(one, finish("must", tmp_path / "b"))
+
+
+def test_a_closed_terminal_leaves_a_checkpoint_and_says_75(tmp_path, whole):
+    """The signal comes, and whatever is written to the terminal from then on is an error."""
+    folder = folder_of("must", tmp_path)
+    ours, its = os.openpty()
+
+    def own_terminal():
+        os.setsid()
+        fcntl.ioctl(its, termios.TIOCSCTTY, 0)
+
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), its)
+    process = start("must", tmp_path, preexec_fn=own_terminal, **streams)
+    os.close(its)
+    assert wait_for(process, folder, "RUNNING")
+    os.close(ours)
+    assert process.wait(120) == 75
+    status = json.loads((folder / "status.json").read_text())
+    assert (status["state"], status["reason"]) == ("INTERRUPTED", "SIGHUP")
+    assert newest(folder) == status["step"]
+    assert_same_run(whole("must"), finish("must", tmp_path))
 
 
 def test_another_folder_goes_on_from_a_run(tmp_path, whole):

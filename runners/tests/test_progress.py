@@ -1,3 +1,4 @@
+import errno
 import io
 import math
 import random
@@ -89,6 +90,23 @@ def test_plain_lines_every_interval(clock):
     assert lines[0].startswith("29,000 of 100,000 steps (29.0%), 967 steps/s")
     assert "left" in lines[1] and "train success 25%" in lines[1]
     assert "\x1b" not in screen.file.getvalue()
+
+
+class Gone(io.StringIO):
+    """A closed terminal."""
+
+    def write(self, text):
+        raise OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_run_goes_on_without_its_terminal(clock, terminal):
+    with Progress(interval=1.0, console=console(terminal=terminal)).bind(10, ["a"]) as progress:
+        progress.console.file = Gone()
+        for step in range(10):
+            clock[0] += 2
+            progress.update(step, {"train/success": 0.5})
+    assert progress.step == 9 and progress.values == {"train/success": 0.5}
 
 
 def test_updates_between_refreshes_draw_nothing(clock, monkeypatch):

@@ -51,6 +51,12 @@ def test_a_folder_is_this_run_or_an_error_says_what_to_do(tmp_path):
         run.check(CONFIG, "auto")
 
 
+@pytest.mark.parametrize("name", ["..", "a/../..", "/elsewhere"])
+def test_an_experiment_stays_within_the_folder_of_all(name, tmp_path):
+    with pytest.raises(ConfigError, match=r"train\.experiment"):
+        RunFolder(tmp_path, name, 0)
+
+
 def test_starts_are_added_and_the_first_config_stays(tmp_path):
     run = RunFolder(tmp_path, "one", 3)
     run.path.mkdir(parents=True)

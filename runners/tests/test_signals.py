@@ -21,6 +21,17 @@ def test_a_signal_is_a_request_and_handlers_are_put_back(number):
     assert signal.getsignal(number) is before
 
 
+def test_a_closed_terminal_is_no_request_under_nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Signals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signals.requested is None
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_work_that_can_be_dropped_is_interrupted_at_once():
     with Signals() as signals:
         with pytest.raises(Interruption, match="SIGTERM"), signals.at_once():
