@@ -35,7 +35,7 @@ class RunFolder:
     def __init__(self, workdir: Path | str, experiment: str, seed: int) -> None:
         if Path(experiment).is_absolute() or ".." in Path(experiment).parts:
             raise ConfigError(
-                f"train.experiment must be the name of a folder within --workdir, got {experiment!r}"
+                f"train.experiment must name a folder within --workdir, got {experiment!r}"
             )
         self.path = Path(workdir) / experiment / f"seed_{seed}"
         self.checkpoints = self.path / "checkpoints"
