@@ -50,6 +50,7 @@ class SAC(Algorithm):
         critic_lr: Learning rate of the critics.
         alpha_lr: Learning rate of the temperatures.
         initial_log_alpha: Where every `log alpha_t` starts.
+        alpha_per_task: A temperature for each task; False: all tasks have that of task 0.
         target_entropy: `H` in nats; minus the number of action dimensions if None.
         max_norm: Bound of each network's gradient norm; None for no bound.
         weight_tasks: Weigh the losses of a task by its temperature.
@@ -80,6 +81,7 @@ class SAC(Algorithm):
         critic_lr: float = 3e-4,
         alpha_lr: float = 3e-4,
         initial_log_alpha: float = 0.0,
+        alpha_per_task: bool = True,
         target_entropy: float | None = None,
         max_norm: float | None = 1.0,
         weight_tasks: bool = False,
@@ -108,6 +110,7 @@ class SAC(Algorithm):
         self.num_tasks = sizes.num_tasks
         self.actor, self.critic = actor(*dims), critic(*dims)
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.alpha_per_task = alpha_per_task
         self.log_alpha = nn.Parameter(torch.full((sizes.num_tasks,), float(initial_log_alpha)))
         self.normalizer = normalizer(sizes.observation_dim, dims[2]) if normalizer else None
         self.discount, self.smoothing = discount, smoothing
@@ -172,7 +175,7 @@ class SAC(Algorithm):
             alpha_loss = self._alpha_loss(policy["action_log_prob"], task)
             torch.autograd.backward(alpha_loss, inputs=[self.log_alpha])
             _, refused = self.groups["alpha"].step()
-            alpha = self.log_alpha.detach().exp()
+            alpha = self._log_alphas().detach().exp()
             actor_loss, critic_loss, q = losses(
                 policy, now, then, batch, alpha, actor_extra, critic_extra
             )
@@ -289,13 +292,18 @@ class SAC(Algorithm):
         )
 
     def _alpha_loss(self, log_prob: Tensor, task: Tensor) -> Tensor:
-        return -(self.log_alpha[task] * (log_prob.detach() + self.target_entropy)).mean()
+        return -(self._log_alphas()[task] * (log_prob.detach() + self.target_entropy)).mean()
 
     def _weights(self) -> Tensor:
         """Task weights `[tasks]`, mean one, without gradient."""
         if not self.weight_tasks:
             return torch.ones_like(self.log_alpha)
-        return self.num_tasks * (-self.log_alpha.detach()).softmax(0)
+        return self.num_tasks * (-self._log_alphas().detach()).softmax(0)
+
+    def _log_alphas(self) -> Tensor:
+        """`log alpha_t` of every task, `[tasks]`."""
+        every = self.log_alpha
+        return every if self.alpha_per_task else every[:1].expand_as(every)
 
     def _follow(self) -> None:
         """Move the target critics towards the online ones."""

@@ -52,7 +52,7 @@ class SequentialSAC(SAC):
     def update(self, batch: TensorDict) -> Metrics:
         """One step of critics, policy, temperatures and targets."""
         critic_pass, actor_pass = self._passes
-        alpha = self.log_alpha.detach().exp()
+        alpha = self._log_alphas().detach().exp()
         with bf16_products(self.precision == "bf16_matmul"):
             critic_loss, q = critic_pass(batch, alpha)
             self._backward(critic_loss, (*self._critic_groups, *self._late_groups))
@@ -71,7 +71,7 @@ class SequentialSAC(SAC):
             "loss/critic": critic_loss.detach() / q.shape[-1],
             "q/mean": q.detach().mean(),
             "entropy": -log_prob.detach().mean(),
-            "alpha": self.log_alpha.detach().exp(),
+            "alpha": self._log_alphas().detach().exp(),
             "health/nonfinite": torch.stack([refused for _, refused in taken.values()]).amax(),
             **norms,
         }
@@ -113,7 +113,7 @@ class SequentialSAC(SAC):
     def _alpha_loss(self, log_prob: Tensor, task: Tensor) -> Tensor:
         if not self.on_alpha:
             return super()._alpha_loss(log_prob, task)
-        return -(self.log_alpha.exp()[task] * (log_prob.detach() + self.target_entropy)).mean()
+        return -(self._log_alphas().exp()[task] * (log_prob.detach() + self.target_entropy)).mean()
 
     def _backward(self, loss: Tensor, groups: tuple[str, ...]) -> None:
         moved = [p for name in groups for p in self.groups[name].parameters]

@@ -5,6 +5,7 @@ import importlib
 import json
 from pathlib import Path
 
+import gin
 import pytest
 
 from envs.meta_world import BENCHMARKS
@@ -201,6 +202,20 @@ def test_every_published_experiment_parses(file):
     importlib.import_module("runners.training")  # as the entry point does
     config.parse([ROOT / file])
     assert config.experiment_name() == file.stem
+
+
+def bound(name):
+    """What a parameter is bound to, a macro's value in the place of the macro."""
+    value = gin.query_parameter(name)
+    return getattr(value, "scoped_configurable_fn", lambda: value)()
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f.match("*run_seed[1-5].gin")], ids=str)
+def test_a_runs_own_seed_draws_its_goals_as_well(file):
+    """Five runs of five seeds would otherwise share the goals of seed 0."""
+    importlib.import_module("runners.training")
+    config.parse([ROOT / file])
+    assert bound("MetaWorldSuite.goal_draw") == bound("train.seed") != 0
 
 
 @pytest.mark.parametrize("file", list(_runs()))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from algorithms.sac import SAC
 from algorithms.sequential_sac import SequentialSAC
 
 PLAIN = {"max_norm": None, "actor_lr": 1e-2, "critic_lr": 2e-2, "alpha_lr": 3e-2}
@@ -85,6 +86,28 @@ def test_invariant_13_absent_tasks_keep_their_temperature(dims, parts, batch, te
     rows = batch[1:3].reshape(-1)
     made.update(rows)
     assert torch.equal(made.log_alpha != before, torch.tensor([False, True, True, False]))
+
+
+@pytest.mark.parametrize("kind", [SAC, SequentialSAC])
+def test_invariant_13_without_own_temperatures_all_rows_use_entry_0(dims, parts, batch, kind):
+    """The losses are those of equal temperatures, and one entry moves, task 0 there or not."""
+    rows, starts = batch[1:3].reshape(-1), torch.tensor([0.4, -1.0, 2.0, 0.0])
+    # In `SAC` critics meet temperatures that have stepped, and task 0 of the second has not.
+    losses = ("alpha", "critic", "actor") if kind is SequentialSAC else ("alpha",)
+    seen = []
+    for per_task, start in ((False, starts), (True, starts[:1].expand(4))):
+        torch.manual_seed(0)
+        made = kind(dims, **parts, alpha_per_task=per_task, weight_tasks=not per_task)
+        with torch.no_grad():
+            made.log_alpha.copy_(start)
+        torch.manual_seed(5)
+        metrics = made.update(rows)
+        seen.append({name: metrics[f"loss/{name}"] for name in losses})
+        moved = made.log_alpha != start
+        assert moved.tolist() == ([False, True, True, False] if per_task else [True] + 3 * [False])
+        if not per_task:
+            assert torch.equal(metrics["alpha"], made.log_alpha.detach()[0].exp().expand(4))
+    torch.testing.assert_close(*seen)
 
 
 def test_a_flat_batch_is_the_grouped_one(dims, parts, batch):
