@@ -60,7 +60,8 @@ class MaskedSAC(SAC):
         use_supervised_loss: Take those steps.
         initial_masks: `"generator"`, `"random"` (independent of tasks and layers) or `"dense"`.
         commit: `"top_k"` commits what scores highest and trains with it; `"resample"` is the
-            reference: noisy masks, drawn again for the learner alone in every iteration.
+            reference: noisy masks, in supervised steps too, drawn again for the learner alone in
+            every iteration; those of a generator phase's last update are committed.
         generator_phase: What a generator phase trains. `"joint"`: the networks and the generators,
             under the masks that score highest now; `"committed"`: both, but under the committed
             masks, which pass the gradient on to the scores; `"generators"`: as `"joint"`, with the
@@ -125,7 +126,7 @@ class MaskedSAC(SAC):
             self._add_group(f"supervised/{name}", module.parameters(), sl_generator_lr)
         self.iteration = 0
         self.generating = False
-        self._drawn: list[Masks] | None = None  # the learner's own masks under "resample"
+        self._drawn: list[Masks] | None = None  # what the learner drew last under "resample"
         self.register_buffer("_success", torch.full((3, sizes.num_tasks), -1.0))
         self.register_buffer("_ever", torch.zeros(sizes.num_tasks, dtype=torch.bool))
         if initial_masks == "generator":
@@ -180,6 +181,8 @@ class MaskedSAC(SAC):
         if self.generator_phase != "generators":
             actor_groups, critic_groups = ["actor", first], ["critic", *others]
         metrics = self._step(batch, *as_extra(masks), actor_groups, critic_groups)
+        if self.resample and self.generator_phase != "committed":
+            self._drawn = [[m.detach() for m in layers] for layers in masks]
         self._follow_encoders()
         return metrics
 
@@ -203,7 +206,8 @@ class MaskedSAC(SAC):
             g.pretrain(self._seen(context))
         for _ in range(self.sl_steps):
             drawn = self._draw(context)
-            loss = torch.stack([g.similarity_loss(drawn) for g in self.generators]).sum()
+            losses = [g.similarity_loss(drawn, noise=self.resample) for g in self.generators]
+            loss = torch.stack(losses).sum()
             torch.autograd.backward(loss, inputs=[p for group in groups for p in group.parameters])
             for group in groups:
                 group.step()
@@ -216,7 +220,7 @@ class MaskedSAC(SAC):
         drawn, old = self._draw(context), self._committed()
         before = self._mean_action(context)
         if self.resample:
-            new = [[m.bool() for m in masks] for masks in self._noisy(drawn)]
+            new = [[m.bool() for m in masks] for masks in self._drawn or self._noisy(drawn)]
         else:
             scores = self._scores(drawn)
             new = [g.commit(m, s) for g, m, s in zip(self.generators, old, scores, strict=True)]

@@ -401,3 +401,25 @@ def test_initial_masks(initial) -> None:
     for layer in learner.actor.committed():
         expected = 1.0 if initial == "dense" else 0.25
         assert layer.float().mean().item() == pytest.approx(expected, abs=0.02)
+
+
+def test_resampled_masks_are_noisy_everywhere_and_the_last_drawn_are_committed() -> None:
+    """As in the reference code: in supervised steps too, and no draw of its own for a commit."""
+    dims = Dims()
+    torch.manual_seed(0)
+    learner = _must(dims, {"noise_scale": 1.0}, update_interval=1, commit="resample")
+    asked: list[bool] = []
+    drawn: list[list[Tensor]] = []
+    masks = learner.generators[0].masks
+
+    def watched(scores, noise=False, committed=None):
+        asked.append(noise)
+        drawn.append(masks(scores, noise, committed))
+        return drawn[-1]
+
+    learner.generators[0].masks = watched
+    for iteration in range(3):
+        _iterate(learner, dims, iteration)
+        for committed, last in zip(learner.actor.committed(), drawn[-1], strict=True):
+            assert torch.equal(committed, last.detach().bool())
+    assert len(asked) == 3 * 2 + 2 * learner.sl_steps and all(asked)
