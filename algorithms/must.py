@@ -58,6 +58,8 @@ class MaskedSAC(SAC):
         sl_generator_lr: Learning rate of the generators under the supervised loss.
         sl_steps: Supervised steps at the start of a generator phase.
         use_supervised_loss: Take those steps.
+        shared_target: In them every generator follows the trajectories as the policy's generator
+            encodes them, as in the reference; else as it does itself.
         initial_masks: `"generator"`, `"random"` (independent of tasks and layers) or `"dense"`.
         commit: `"top_k"` commits what scores highest and trains with it; `"resample"` is the
             reference: noisy masks, in supervised steps too, drawn again for the learner alone in
@@ -88,6 +90,7 @@ class MaskedSAC(SAC):
         sl_generator_lr: float = 1e-4,
         sl_steps: int = 5,
         use_supervised_loss: bool = True,
+        shared_target: bool = False,
         initial_masks: str = "generator",
         commit: str = "top_k",
         generator_phase: str = "joint",
@@ -106,6 +109,7 @@ class MaskedSAC(SAC):
                 raise ValueError(f"MaskedSAC.{option} must be one of {values}, got {value!r}")
         self.update_interval, self.freeze_after = update_interval, freeze_after
         self.sl_steps, self.use_supervised_loss = sl_steps, use_supervised_loss
+        self.shared_target = shared_target
         self.resample, self.update_gate = commit == "resample", update_gate
         self.generator_phase = generator_phase
         num_critics = int(self.critic.num_critics)
@@ -206,7 +210,10 @@ class MaskedSAC(SAC):
             g.pretrain(self._seen(context))
         for _ in range(self.sl_steps):
             drawn = self._draw(context)
-            losses = [g.similarity_loss(drawn, noise=self.resample) for g in self.generators]
+            losses = [
+                g.similarity_loss(drawn, self._target(g, drawn), noise=self.resample)
+                for g in self.generators
+            ]
             loss = torch.stack(losses).sum()
             torch.autograd.backward(loss, inputs=[p for group in groups for p in group.parameters])
             for group in groups:
@@ -234,9 +241,15 @@ class MaskedSAC(SAC):
         for name, g, a, b in zip(self.names, self.generators, old, new, strict=True):
             metrics |= statistics(name, a, b)
             if drawn is not None and self.num_tasks > 1:
-                target = g.target_similarity(drawn)
+                target = self._target(g, drawn)
                 metrics[f"mask/target_of_task/{name}"] = mean_of_others(target)
         return metrics
+
+    def _target(self, generator: Any, drawn: TensorDict) -> Tensor:
+        """The similarity that a generator's masks should have, `[tasks, tasks]`."""
+        source = self.generators[0] if self.shared_target else generator
+        target: Tensor = source.target_similarity(drawn)
+        return target
 
     def _mean_action(self, context: TensorDict | None) -> Tensor:
         """`tanh(mu)` on the recent trajectories' states `[tasks, rows, action_dim]`."""

@@ -423,3 +423,23 @@ def test_resampled_masks_are_noisy_everywhere_and_the_last_drawn_are_committed()
         for committed, last in zip(learner.actor.committed(), drawn[-1], strict=True):
             assert torch.equal(committed, last.detach().bool())
     assert len(asked) == 3 * 2 + 2 * learner.sl_steps and all(asked)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_whose_encoding_the_masks_are_to_follow(shared) -> None:
+    """Each generator's own, or for all of them that of the policy's, as in the reference code."""
+    dims = Dims()
+    torch.manual_seed(0)
+    learner = _must(dims, shared_target=shared, update_interval=1)
+    targets = []
+    for generator in learner.generators:
+
+        def watched(trajectories, target=None, *, noise=False, loss=generator.similarity_loss):
+            targets.append(target)
+            return loss(trajectories, target, noise=noise)
+
+        generator.similarity_loss = watched
+    for iteration in range(2):
+        _iterate(learner, dims, iteration)
+    policy, *critics = targets[:3]
+    assert [torch.equal(policy, target) for target in critics] == [shared, shared]
