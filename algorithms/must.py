@@ -68,8 +68,8 @@ class MaskedSAC(SAC):
             under the masks that score highest now; `"committed"`: both, but under the committed
             masks, which pass the gradient on to the scores; `"generators"`: as `"joint"`, with the
             networks standing still.
-        update_gate: Replace a task's masks only once it has succeeded in an evaluation and while
-            the mean success of its last three evaluations is below 0.66.
+        update_gate: Replace a task's masks only once it has succeeded, in training or in an
+            evaluation, and while the mean success of its last three evaluations is below 0.66.
         **sac: Arguments of `SAC`.
     """
 
@@ -232,6 +232,8 @@ class MaskedSAC(SAC):
             scores = self._scores(drawn)
             new = [g.commit(m, s) for g, m, s in zip(self.generators, old, scores, strict=True)]
         if self.update_gate:
+            if context is not None:
+                self._ever |= context["succeeded"].any(1)
             known = self._success >= 0.0  # -1 stands for an evaluation that has not been
             mean = (self._success * known).sum(0) / known.sum(0).clamp(min=1)
             replace = self._ever & (mean < 0.66)

@@ -81,7 +81,7 @@ def _context(dims: Dims, seed: int, window: int = 2, length: int = 5) -> TensorD
         "observation": torch.randn(*shape, length, dims.observation_dim, generator=g),
         "mask": torch.ones(*shape, length, dtype=torch.bool),
         "probability": torch.full(shape, 1.0 / window),
-        "succeeded": torch.ones(shape, dtype=torch.bool),
+        "succeeded": torch.zeros(shape, dtype=torch.bool),
     }
     return TensorDict(fields, shape)
 
@@ -377,21 +377,29 @@ def test_commit_metrics_equal_a_count_by_hand() -> None:
 
 
 def test_update_gate_waits_for_success_and_for_weakness() -> None:
-    """Only a task that has succeeded and is below 0.66 gets new masks."""
-    dims = Dims()
+    """Only a task that has succeeded and is below 0.66 gets new masks.
+
+    Task 3 has succeeded in training alone.
+    """
+    dims = Dims(num_tasks=4)
     torch.manual_seed(0)
     learner = _must(dims, {"max_swap": None}, update_interval=1, update_gate=True)
     for _ in range(3):
-        learner.evaluated(torch.tensor([0.0, 0.5, 1.0]))
+        learner.evaluated(torch.tensor([0.0, 0.5, 1.0, 0.0]))
     old = learner.actor.committed()
-    _iterate(learner, dims, 0)
+    context = _context(dims, 0)
+    context["succeeded"][3, 1] = True
+    learner.begin_phase(context)
+    for k in range(2):
+        learner.update(_batch(dims, k))
+    learner.end_phase(context)
     changed = [
         any(
             not torch.equal(a[t], b[t]) for a, b in zip(old, learner.actor.committed(), strict=True)
         )
-        for t in range(3)
+        for t in range(4)
     ]
-    assert changed == [False, True, False]
+    assert changed == [False, True, False, True]
 
 
 @pytest.mark.parametrize("initial", ["generator", "random", "dense"])
