@@ -58,15 +58,18 @@ class MaskedSAC(SAC):
         sl_generator_lr: Learning rate of the generators under the supervised loss.
         sl_steps: Supervised steps at the start of a generator phase.
         use_supervised_loss: Take those steps.
+        shared_target: In them every generator follows the trajectories as the policy's generator
+            encodes them, as in the reference; else as it does itself.
         initial_masks: `"generator"`, `"random"` (independent of tasks and layers) or `"dense"`.
         commit: `"top_k"` commits what scores highest and trains with it; `"resample"` is the
-            reference: noisy masks, drawn again for the learner alone in every iteration.
+            reference: noisy masks, in supervised steps too, drawn again for the learner alone in
+            every iteration; those of a generator phase's last update are committed.
         generator_phase: What a generator phase trains. `"joint"`: the networks and the generators,
             under the masks that score highest now; `"committed"`: both, but under the committed
             masks, which pass the gradient on to the scores; `"generators"`: as `"joint"`, with the
             networks standing still.
-        update_gate: Replace a task's masks only once it has succeeded in an evaluation and while
-            the mean success of its last three evaluations is below 0.66.
+        update_gate: Replace a task's masks only once it has succeeded, in training or in an
+            evaluation, and while the mean success of its last three evaluations is below 0.66.
         **sac: Arguments of `SAC`.
     """
 
@@ -87,6 +90,7 @@ class MaskedSAC(SAC):
         sl_generator_lr: float = 1e-4,
         sl_steps: int = 5,
         use_supervised_loss: bool = True,
+        shared_target: bool = False,
         initial_masks: str = "generator",
         commit: str = "top_k",
         generator_phase: str = "joint",
@@ -108,6 +112,7 @@ class MaskedSAC(SAC):
                 raise ValueError(f"MaskedSAC.{option} must be one of {values}, got {value!r}")
         self.update_interval, self.freeze_after = update_interval, freeze_after
         self.sl_steps, self.use_supervised_loss = sl_steps, use_supervised_loss
+        self.shared_target = shared_target
         self.resample, self.update_gate = commit == "resample", update_gate
         self.generator_phase = generator_phase
         num_critics = int(self.critic.num_critics)
@@ -128,7 +133,7 @@ class MaskedSAC(SAC):
             self._add_group(f"supervised/{name}", module.parameters(), sl_generator_lr)
         self.iteration = 0
         self.generating = False
-        self._drawn: list[Masks] | None = None  # the learner's own masks under "resample"
+        self._drawn: list[Masks] | None = None  # what the learner drew last under "resample"
         self.register_buffer("_success", torch.full((3, sizes.num_tasks), -1.0))
         self.register_buffer("_ever", torch.zeros(sizes.num_tasks, dtype=torch.bool))
         if initial_masks == "generator":
@@ -183,6 +188,8 @@ class MaskedSAC(SAC):
         if self.generator_phase != "generators":
             actor_groups, critic_groups = ["actor", first], ["critic", *others]
         metrics = self._step(batch, *as_extra(masks), actor_groups, critic_groups)
+        if self.resample and self.generator_phase != "committed":
+            self._drawn = [[m.detach() for m in layers] for layers in masks]
         self._follow_encoders()
         return metrics
 
@@ -206,7 +213,11 @@ class MaskedSAC(SAC):
             g.pretrain(self._seen(context))
         for _ in range(self.sl_steps):
             drawn = self._draw(context)
-            loss = torch.stack([g.similarity_loss(drawn) for g in self.generators]).sum()
+            losses = [
+                g.similarity_loss(drawn, self._target(g, drawn), noise=self.resample)
+                for g in self.generators
+            ]
+            loss = torch.stack(losses).sum()
             torch.autograd.backward(loss, inputs=[p for group in groups for p in group.parameters])
             for group in groups:
                 group.step()
@@ -219,11 +230,13 @@ class MaskedSAC(SAC):
         drawn, old = self._draw(context), self._committed()
         before = self._mean_action(context)
         if self.resample:
-            new = [[m.bool() for m in masks] for masks in self._noisy(drawn)]
+            new = [[m.bool() for m in masks] for masks in self._drawn or self._noisy(drawn)]
         else:
             scores = self._scores(drawn)
             new = [g.commit(m, s) for g, m, s in zip(self.generators, old, scores, strict=True)]
         if self.update_gate:
+            if context is not None:
+                self._ever |= context["succeeded"].any(1)
             known = self._success >= 0.0  # -1 stands for an evaluation that has not been
             mean = (self._success * known).sum(0) / known.sum(0).clamp(min=1)
             replace = self._ever & (mean < 0.66)
@@ -233,9 +246,15 @@ class MaskedSAC(SAC):
         for name, g, a, b in zip(self.names, self.generators, old, new, strict=True):
             metrics |= statistics(name, a, b)
             if drawn is not None and self.num_tasks > 1:
-                target = g.target_similarity(drawn)
+                target = self._target(g, drawn)
                 metrics[f"mask/target_of_task/{name}"] = mean_of_others(target)
         return metrics
+
+    def _target(self, generator: Any, drawn: TensorDict) -> Tensor:
+        """The similarity that a generator's masks should have, `[tasks, tasks]`."""
+        source = self.generators[0] if self.shared_target else generator
+        target: Tensor = source.target_similarity(drawn)
+        return target
 
     def _mean_action(self, context: TensorDict | None) -> Tensor:
         """`tanh(mu)` on the recent trajectories' states `[tasks, rows, action_dim]`."""

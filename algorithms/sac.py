@@ -32,7 +32,7 @@ class SAC(Algorithm):
         y_i     = r_i + discount * (1 - terminated_i) * (min_k Q'_k(s'_i, a'_i) - alpha_t log pi'_i)
         L_Qk    = mean_i w_t (Q_k(s_i, a_i) - y_i)^2
         L_pi    = mean_i w_t (alpha_t log pi_i - min_k Q_k(s_i, a~_i))
-                  + scale_penalty * mean(log sigma^2) + loc_penalty * mean(mu^2)
+                  + scale_penalty * mean((log sigma)^2) + loc_penalty * mean(mu^2)
         w_t     = T * softmax_t(-log alpha)                (Soft Modularization, Yang et al. 2020)
 
     The temperature steps first and the losses use its new value; every loss is taken before any
@@ -54,7 +54,7 @@ class SAC(Algorithm):
         target_entropy: `H` in nats; minus the number of action dimensions if None.
         max_norm: Bound of each network's gradient norm; None for no bound.
         weight_tasks: Weigh the losses of a task by its temperature.
-        scale_penalty: Weight of the mean of `log sigma^2` in the policy's loss.
+        scale_penalty: Weight of the mean of `(log sigma)^2` in the policy's loss.
         loc_penalty: Weight of the mean of `mu^2` in the policy's loss.
         normalizer: Factory of an observation normaliser, called with `observation_dim` and
             `num_tasks`; None leaves observations as they are.
@@ -282,7 +282,7 @@ class SAC(Algorithm):
             q = _q(fixed_critic, now, task, policy["action"], _detached(critic_extra)).amin(-1)
         loss: Tensor = (weight * (alpha * policy["action_log_prob"] - q)).mean()
         if self.scale_penalty or self.loc_penalty:
-            loss = loss + self.scale_penalty * 2.0 * policy["scale"].log().mean()
+            loss = loss + self.scale_penalty * policy["scale"].log().square().mean()
             loss = loss + self.loc_penalty * policy["loc"].square().mean()
         return loss
 

@@ -230,17 +230,22 @@ class MaskGenerator(nn.Module):
         return corrected if self.similarity_target == "chance_corrected" else target
 
     def similarity_loss(
-        self, trajectories: TensorDictBase | None, target: Tensor | None = None
+        self,
+        trajectories: TensorDictBase | None,
+        target: Tensor | None = None,
+        *,
+        noise: bool = False,
     ) -> Tensor:
-        """Return the supervised loss of noiseless masks, a scalar; 0 for one task.
+        """Return the supervised loss, a scalar; 0 for one task.
 
         Args:
             trajectories: as in `encode`.
             target: [num_tasks, num_tasks], such as another generator's `target_similarity`; None
                 takes this generator's own.
+            noise: of masks with noise, as published, see `masks`.
         """
         target = self.target_similarity(trajectories) if target is None else target
-        masks = self.masks(self.scores(trajectories))
+        masks = self.masks(self.scores(trajectories), noise)
         if self.similarity == "overlap":
             return similarities.mean_square(similarities.overlap(masks), target)
         return similarities.euclidean(similarities.exp_distance(masks), target)

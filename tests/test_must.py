@@ -81,7 +81,7 @@ def _context(dims: Dims, seed: int, window: int = 2, length: int = 5) -> TensorD
         "observation": torch.randn(*shape, length, dims.observation_dim, generator=g),
         "mask": torch.ones(*shape, length, dtype=torch.bool),
         "probability": torch.full(shape, 1.0 / window),
-        "succeeded": torch.ones(shape, dtype=torch.bool),
+        "succeeded": torch.zeros(shape, dtype=torch.bool),
     }
     return TensorDict(fields, shape)
 
@@ -377,21 +377,29 @@ def test_commit_metrics_equal_a_count_by_hand() -> None:
 
 
 def test_update_gate_waits_for_success_and_for_weakness() -> None:
-    """Only a task that has succeeded and is below 0.66 gets new masks."""
-    dims = Dims()
+    """Only a task that has succeeded and is below 0.66 gets new masks.
+
+    Task 3 has succeeded in training alone.
+    """
+    dims = Dims(num_tasks=4)
     torch.manual_seed(0)
     learner = _must(dims, {"max_swap": None}, update_interval=1, update_gate=True)
     for _ in range(3):
-        learner.evaluated(torch.tensor([0.0, 0.5, 1.0]))
+        learner.evaluated(torch.tensor([0.0, 0.5, 1.0, 0.0]))
     old = learner.actor.committed()
-    _iterate(learner, dims, 0)
+    context = _context(dims, 0)
+    context["succeeded"][3, 1] = True
+    learner.begin_phase(context)
+    for k in range(2):
+        learner.update(_batch(dims, k))
+    learner.end_phase(context)
     changed = [
         any(
             not torch.equal(a[t], b[t]) for a, b in zip(old, learner.actor.committed(), strict=True)
         )
-        for t in range(3)
+        for t in range(4)
     ]
-    assert changed == [False, True, False]
+    assert changed == [False, True, False, True]
 
 
 @pytest.mark.parametrize("initial", ["generator", "random", "dense"])
@@ -401,3 +409,45 @@ def test_initial_masks(initial) -> None:
     for layer in learner.actor.committed():
         expected = 1.0 if initial == "dense" else 0.25
         assert layer.float().mean().item() == pytest.approx(expected, abs=0.02)
+
+
+def test_resampled_masks_are_noisy_everywhere_and_the_last_drawn_are_committed() -> None:
+    """As in the reference code: in supervised steps too, and no draw of its own for a commit."""
+    dims = Dims()
+    torch.manual_seed(0)
+    learner = _must(dims, {"noise_scale": 1.0}, update_interval=1, commit="resample")
+    asked: list[bool] = []
+    drawn: list[list[Tensor]] = []
+    masks = learner.generators[0].masks
+
+    def watched(scores, noise=False, committed=None):
+        asked.append(noise)
+        drawn.append(masks(scores, noise, committed))
+        return drawn[-1]
+
+    learner.generators[0].masks = watched
+    for iteration in range(3):
+        _iterate(learner, dims, iteration)
+        for committed, last in zip(learner.actor.committed(), drawn[-1], strict=True):
+            assert torch.equal(committed, last.detach().bool())
+    assert len(asked) == 3 * 2 + 2 * learner.sl_steps and all(asked)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_whose_encoding_the_masks_are_to_follow(shared) -> None:
+    """Each generator's own, or for all of them that of the policy's, as in the reference code."""
+    dims = Dims()
+    torch.manual_seed(0)
+    learner = _must(dims, shared_target=shared, update_interval=1)
+    targets = []
+    for generator in learner.generators:
+
+        def watched(trajectories, target=None, *, noise=False, loss=generator.similarity_loss):
+            targets.append(target)
+            return loss(trajectories, target, noise=noise)
+
+        generator.similarity_loss = watched
+    for iteration in range(2):
+        _iterate(learner, dims, iteration)
+    policy, *critics = targets[:3]
+    assert [torch.equal(policy, target) for target in critics] == [shared, shared]

@@ -65,7 +65,7 @@ def test_losses_equal_the_formulas(dims, parts, batch, weight_tasks, penalty) ->
                 critic_loss += weight[t] * (values[t, i, k].item() - y) ** 2 / rows / 2
             gain = policy_values[t, i].min().item()
             actor_loss += weight[t] * (alpha[t] * log_prob - gain) / rows
-    actor_loss += penalty * now["scale"].square().log().mean().item()
+    actor_loss += penalty * now["scale"].log().square().mean().item()
     actor_loss += penalty * now["loc"].square().mean().item()
     assert metrics["loss/alpha"].item() == pytest.approx(alpha_loss, rel=1e-4, abs=1e-5)
     assert metrics["loss/critic"].item() == pytest.approx(critic_loss, rel=1e-4)
