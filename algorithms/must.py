@@ -242,7 +242,9 @@ class MaskedSAC(SAC):
             replace = self._ever & (mean < 0.66)
             new = [replaced(a, b, replace) for a, b in zip(old, new, strict=True)]
         self._write(new)
-        metrics = {"mask/action_change": (self._mean_action(context) - before).abs().mean()}
+        change = (self._mean_action(context) - before).abs().mean(-1)
+        real = torch.ones_like(change) if context is None else context["mask"].flatten(1, 2)
+        metrics = {"mask/action_change": (change * real).sum() / real.sum().clamp(min=1)}
         for name, g, a, b in zip(self.names, self.generators, old, new, strict=True):
             metrics |= statistics(name, a, b)
             if drawn is not None and self.num_tasks > 1:
@@ -264,8 +266,7 @@ class MaskedSAC(SAC):
         task = torch.arange(self.num_tasks, device=observation.device)
         td = {"observation": observation, "task_id": task[:, None].expand(observation.shape[:2])}
         action: Tensor = self.act(TensorDict(td, observation.shape[:2]), explore=False)["action"]
-        seen: Tensor = context["mask"].flatten(1, 2)[..., None]
-        return action * seen
+        return action
 
     def _draw(self, context: TensorDict | None) -> TensorDict | None:
         """One trajectory of each task `[tasks, length]`, by the store's probabilities."""

@@ -50,7 +50,9 @@ def exp_distance(masks: Sequence[Tensor]) -> Tensor:
     The exponential underflows for masks with more than some thousand entries: then this is the
     identity matrix and has no gradient.
     """
-    return min_max(torch.exp(-distances(torch.cat([mask.flatten(1) for mask in masks], 1).float())))
+    rows = torch.cat([mask.flatten(1) for mask in masks], 1)
+    rows = rows if rows.dtype == torch.float64 else rows.float()
+    return min_max(torch.exp(-distances(rows)))
 
 
 def encoding_similarity(encoding: Tensor) -> Tensor:

@@ -451,3 +451,30 @@ def test_whose_encoding_the_masks_are_to_follow(shared) -> None:
         _iterate(learner, dims, iteration)
     policy, *critics = targets[:3]
     assert [torch.equal(policy, target) for target in critics] == [shared, shared]
+
+
+def test_action_change_of_a_commit_is_a_mean_over_real_states() -> None:
+    """Padding and empty places of the store do not dilute it."""
+    dims = Dims()
+    torch.manual_seed(0)
+    learner = _must(dims, {"max_swap": None}, update_interval=1)
+    context = _context(dims, 0)
+    context["mask"][:, 0, 2:] = False
+    context["mask"][:, 1] = False
+
+    def actions() -> list[Tensor]:
+        return [
+            learner.act(
+                TensorDict({"observation": state[None], "task_id": torch.tensor([t])}, [1]), False
+            )["action"]
+            for t in range(3)
+            for state in context["observation"][t, 0, :2]
+        ]
+
+    learner.begin_phase(context)
+    learner.update(_batch(dims, 0))
+    before = actions()
+    metrics = learner.end_phase(context)
+    change = torch.stack([(a - b).abs() for a, b in zip(actions(), before, strict=True)])
+    assert change.mean() > 1e-5
+    assert metrics["mask/action_change"].item() == pytest.approx(change.mean().item(), rel=1e-3)

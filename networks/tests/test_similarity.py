@@ -89,3 +89,13 @@ def test_invariant_14_zero_when_both_agree():
     chosen = masks()
     assert s.mean_square(s.overlap(chosen), s.overlap(chosen)) == 0
     assert s.euclidean(s.exp_distance(chosen), s.exp_distance(chosen)) == 0
+
+
+def test_exp_distance_keeps_double_precision() -> None:
+    """Against a loop over pairs."""
+    rows = torch.randn(3, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    closeness = [[math.exp(-(a - b).square().sum().sqrt().item()) for b in rows] for a in rows]
+    low = min(map(min, closeness))
+    expected = [[(value - low) / (1.0 - low) for value in row] for row in closeness]
+    got = s.exp_distance([rows[:, :4], rows[:, 4:]])
+    torch.testing.assert_close(got, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-14)
