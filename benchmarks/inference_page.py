@@ -117,6 +117,10 @@ was 0.66, with only the positions predicted 0.58, with alpha 0.1 besides 0.61, w
 0.20, with the published 10 units 0.14 (measured aside, no command repeats it). Since the first runs
 CEMRL's weights of the two errors also follow windows for training, as in the published code. The
 expectations are those written down before the first runs.
+
+With the present settings TIGR runs in both directions. CEMRL still runs backward alone: its z has
+two places, one for each direction, and holds its own as long as the cheetah moves; forward it
+mostly stands, and z goes to and fro.
 """
 
 LATENTS = {

@@ -77,9 +77,9 @@ class MetaEvaluator(RolloutEvaluator):
         recorder: Recorder | None = None,
     ) -> None:
         super().__init__(interval, seed)
-        given = {"adaptations": adaptations, "episodes": episodes}
         limits = {"num_tasks": num_tasks, "tasks_at_once": tasks_at_once}
-        given |= {name: number for name, number in limits.items() if number is not None}
+        given = {name: number for name, number in limits.items() if number is not None}
+        given |= {"adaptations": adaptations, "episodes": episodes}
         check_numbers("MetaEvaluator", given, episodes_at_once)
         splits = tuple(splits)
         if not splits or not set(splits) <= set(SPLITS) or len(set(splits)) < len(splits):

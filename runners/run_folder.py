@@ -86,12 +86,6 @@ class RunFolder:
             raise ConfigError(
                 f"--workdir: {self.path} is not empty and holds no run; choose another --workdir"
             )
-        state = (read_status(self.path) or {}).get("state")
-        if state in (DONE, INTERRUPTED) and not steps_in(self.checkpoints):
-            raise ConfigError(
-                f"--workdir: {self.path} is {state}, and its checkpoints are gone: "
-                "it would begin anew and lose its metrics; choose another --workdir"
-            )
         try:
             before = bindings(text.read_text())
         except (OSError, UnicodeDecodeError) as error:
@@ -104,6 +98,12 @@ class RunFolder:
             raise ConfigError(
                 f"--workdir: {self.path} holds another configuration ({'; '.join(changed[:3])}"
                 f"{more}); choose another --workdir, or bind Checkpointer.override = True"
+            )
+        state = (read_status(self.path) or {}).get("state")
+        if state in (DONE, INTERRUPTED) and not steps_in(self.checkpoints):
+            raise ConfigError(
+                f"--workdir: {self.path} is {state}, and its checkpoints are gone: "
+                "it would begin anew and lose its metrics; choose another --workdir"
             )
 
     def source(self, resume: str) -> Path:

@@ -334,6 +334,7 @@ def test_a_closed_terminal_leaves_a_checkpoint_and_says_75(tmp_path, whole):
     ours, its = os.openpty()
 
     def own_terminal():
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # not so under nohup
         os.setsid()
         fcntl.ioctl(its, termios.TIOCSCTTY, 0)
 

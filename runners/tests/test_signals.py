@@ -11,6 +11,14 @@ import pytest
 from runners.signals import STOPPING, Interruption, Signals
 
 
+@pytest.fixture(autouse=True)
+def with_a_terminal():
+    """These tests may run under nohup themselves."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_is_a_request_and_handlers_are_put_back(number):
     before = signal.getsignal(number)
@@ -22,14 +30,11 @@ def test_a_signal_is_a_request_and_handlers_are_put_back(number):
 
 
 def test_a_closed_terminal_is_no_request_under_nohup():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with Signals() as signals:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert signals.requested is None
-        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with Signals() as signals:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert signals.requested is None
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 def test_work_that_can_be_dropped_is_interrupted_at_once():
