@@ -58,7 +58,6 @@ class CEMRL(WindowLearner):
     """
 
     samples = False
-    errors: Tensor
     stale: Tensor
     least: Tensor
 
@@ -80,7 +79,6 @@ class CEMRL(WindowLearner):
         self.per_step, self.reweigh = per_step, reweigh
         if per_step:
             self._check_steps()
-        self.register_buffer("errors", torch.ones(2))  # V_s and V_r, once validated
         self.register_buffer("stale", torch.zeros(()))
         self.register_buffer("least", torch.full((), torch.inf))
         self._best: list[Tensor] = []
@@ -118,18 +116,17 @@ class CEMRL(WindowLearner):
 
     @torch.no_grad()
     def validate(self, batch: TensorDict, seen: TensorDict | None = None) -> Metrics:
-        """As `WindowLearner`'s; weights stay as they are without windows for training."""
-        if seen is not None:
-            self.errors.copy_(torch.stack(self._predicted(seen)[1:]))
+        """As `WindowLearner`'s, behind the re-weighing by windows for training."""
+        if seen is not None and self.reweigh:
+            _, state, reward = self._predicted(seen)
+            scaled = torch.stack((state, self.decoder.kept.numel() * reward))
+            self.weights.copy_(scaled / (scaled.sum() + 1e-8))
         return super().validate(batch)
 
     def judge(
         self, mixture: Mixture, label: Tensor | None, state: Tensor, reward: Tensor
     ) -> Metrics:
-        """Re-weigh by the errors of training, and keep encoder and decoder if they are the best."""
-        if self.reweigh:
-            scaled = torch.stack((self.errors[0], self.decoder.kept.numel() * self.errors[1]))
-            self.weights.copy_(scaled / (scaled.sum() + 1e-8))
+        """Keep encoder and decoder if they are the best."""
         total = state + reward
         better = total < self.least
         self.least.copy_(total.where(better, self.least))

@@ -175,7 +175,7 @@ class WindowLearner(OffPolicyMetaAlgorithm):
     def judge(
         self, mixture: Mixture, label: Tensor | None, state: Tensor, reward: Tensor
     ) -> Metrics:
-        """Re-weigh the errors by what validation shows: mean errors of o' and of r, 0-d."""
+        """Do what follows from a validation: mean errors of o' and of r, 0-d, of its windows."""
 
     # Inference.
 

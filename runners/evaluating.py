@@ -26,9 +26,7 @@ PROTOCOLS = {
         "MetaEvaluator.adaptations = 1",
     ],
 }
-"""By name, the bindings that change the run's own protocol."""
-PARTS = {"MetaWorldSuite.horizon", "MetaEvaluator.num_tasks"}
-"""Bindings that a run reads if Meta-World's protocol is for it."""
+"""By name, the bindings that change the run's own protocol; a run that reads all of them fits."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,9 @@ def evaluate(
     activation_episodes: int | None = None,
     latents: bool = False,
 ) -> Evaluated:
-    """Evaluate a run and write `RUN/eval/evaluate_<step>_seed_<seed>`, `_meta_world` if by that.
+    """Evaluate a run, and write `RUN/eval/evaluate_<step>_seed_<seed>.json`.
+
+    By Meta-World's protocol the name ends in `_meta_world`.
 
     Args:
         run: the run's folder, or an exported policy's.
@@ -78,11 +78,16 @@ def evaluate(
         raise ConfigError("--activation_episodes does nothing without --activations")
     if protocol not in PROTOCOLS:
         raise ConfigError(f"--protocol={protocol}: one of {', '.join(PROTOCOLS)}")
+    if protocol != "run" and (activations or episodes is not None):
+        raise ConfigError(
+            f"--protocol={protocol} has its own number of episodes, and groups of tasks, which "
+            "cannot be recorded; leave out --episodes and --activations, or this"
+        )
     bindings = PROTOCOLS[protocol] + _recording(activations, activation_episodes, latents)
     saved = SavedRun(run, checkpoint, device, bindings)
     evaluator = saved.evaluator(episodes, seed)
     unread = config.unused_bindings()
-    if protocol == "meta-world" and PARTS & set(unread):
+    if {line.split(" = ")[0] for line in PROTOCOLS[protocol]} & set(unread):
         raise ConfigError(
             "--protocol=meta-world is for CAVIA and MAML on ML1, ML10 and ML45, which this run is "
             "not; leave the flag out"

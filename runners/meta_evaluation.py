@@ -81,6 +81,11 @@ class MetaEvaluator(RolloutEvaluator):
         given = {name: number for name, number in limits.items() if number is not None}
         given |= {"adaptations": adaptations, "episodes": episodes}
         check_numbers("MetaEvaluator", given, episodes_at_once)
+        if recorder is not None and tasks_at_once is not None:
+            raise ValueError(
+                "MetaEvaluator.tasks_at_once must be None with a recorder, which sees all tasks at "
+                f"once, got {tasks_at_once}"
+            )
         splits = tuple(splits)
         if not splits or not set(splits) <= set(SPLITS) or len(set(splits)) < len(splits):
             raise ValueError(f"MetaEvaluator.splits must be among {SPLITS}, got {splits}")
@@ -123,16 +128,10 @@ class MetaEvaluator(RolloutEvaluator):
         """Refuse what does not fit.
 
         Raises:
-            ValueError: a learner that does not adapt, tasks that cannot be drawn, or a recorder
-                that would see them in parts.
+            ValueError: a learner that does not adapt, or tasks that cannot be drawn.
             TypeError: a learner that the recorder cannot record.
         """
         check_evaluator("MetaEvaluator", learner, ON_POLICY)
-        if self.recorder is not None and self.tasks_at_once is not None:
-            raise ValueError(
-                "MetaEvaluator.tasks_at_once must be None with a recorder, which sees all tasks at "
-                f"once, got {self.tasks_at_once}"
-            )
         for split in self.splits:
             if self.num_tasks is not None:
                 check_draw("MetaEvaluator.num_tasks", suite, self.num_tasks, split)

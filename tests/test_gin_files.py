@@ -210,12 +210,12 @@ def bound(name):
     return getattr(value, "scoped_configurable_fn", lambda: value)()
 
 
-@pytest.mark.parametrize("file", [f for f in FILES if f.match("*run_seed[1-5].gin")], ids=str)
+@pytest.mark.parametrize("file", [f for f in FILES if "goal_draw" in _whole(f)], ids=str)
 def test_a_runs_own_seed_draws_its_goals_as_well(file):
-    """Five runs of five seeds would otherwise share the goals of seed 0."""
+    """Runs of different seeds would otherwise share the goals of seed 0."""
     importlib.import_module("runners.training")
     config.parse([ROOT / file])
-    assert bound("MetaWorldSuite.goal_draw") == bound("train.seed") != 0
+    assert bound("MetaWorldSuite.goal_draw") == bound("train.seed")
 
 
 @pytest.mark.parametrize("file", list(_runs()))

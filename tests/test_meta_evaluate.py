@@ -203,3 +203,12 @@ def test_the_protocol_of_meta_world_is_not_for_other_runs(runs, capsys):
     assert call(run, "--protocol=meta-world") == 2
     out, error = capsys.readouterr()
     assert out == "" and error.count("\n") == 1 and "ML1, ML10 and ML45" in error
+
+
+@pytest.mark.parametrize("flag", ["--episodes=2", "--activations"])
+def test_the_protocol_of_meta_world_decides_what_is_run(flag, runs, capsys):
+    run = runs("push")
+    capsys.readouterr()
+    assert call(run, "--protocol=meta-world", flag) == 2
+    out, error = capsys.readouterr()
+    assert out == "" and error.count("\n") == 1 and flag.split("=")[0] in error

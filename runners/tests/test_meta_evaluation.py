@@ -167,9 +167,6 @@ def test_splits_of_different_numbers_share_the_environments():
     assert shapes == [("train", 12, 12)] * 2 + [("test", 8, 8)] * 2
     assert [len(evaluator.returns[split]) for split in ("train", "test")] == [12, 8]
     evaluator.close()
-    evaluator.tasks_at_once = 6
-    with pytest.raises(ValueError, match=r"MetaEvaluator\.tasks_at_once"):
-        evaluator.check(suite, Halver())
 
 
 class Watcher:
@@ -263,6 +260,7 @@ def test_rehearsal_and_a_failed_evaluation_close_their_environments():
         {"interval": 0},
         {"num_tasks": 0},
         {"tasks_at_once": 0},
+        {"tasks_at_once": 6, "recorder": Watcher()},
         {"episodes": 0},
         {"episodes_at_once": 0},
         {"episodes_at_once": 3},
