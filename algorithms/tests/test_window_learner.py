@@ -179,7 +179,7 @@ def test_a_non_finite_batch_changes_nothing_and_is_counted(build, windows, kind)
     before = saved(learner)
     windows["next", "reward"][-1, -1] = torch.inf
     assert learner.infer(windows)["health/nonfinite"] == 1
-    assert moved(learner, before) <= of(before, "encoder.", "decoder.")
+    assert not moved(learner, before)
     assert not any(v.isnan().any() for v in saved(learner).values())
 
 
