@@ -126,14 +126,15 @@ def test_invariant_06_idle_segments_and_order_change_nothing():
         large.weight.zero_()
         large.weight[:, :S] = small.weight
     z = gated(small, y, context)
-    assert torch.equal(gated(large, y, context), z)
+    last_bit = {"rtol": 0, "atol": 1e-14}  # products of another width may be summed in another way
+    torch.testing.assert_close(gated(large, y, context), z, **last_bit)
     z.sum().backward()
     gated(large, y, context).sum().backward()
     torch.testing.assert_close(large.weight.grad[:, :S], small.weight.grad)
     assert (large.weight.grad[:, S:] == 0).all()
     with torch.no_grad():
         small.weight.copy_(small.weight[:, torch.randperm(S)])
-    assert torch.equal(gated(small, y, context), z)
+    torch.testing.assert_close(gated(small, y, context), z, **last_bit)
 
 
 @pytest.mark.parametrize("gating", GATINGS)
