@@ -33,6 +33,8 @@ from envs.episodes import Build, Chunk, Seed, Task
 TICKET = struct.Struct("<q")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+AWAKE = 1e-3
+"""Seconds that a worker looks out for the next message before it sleeps."""
 
 
 class WorkerPool:
@@ -79,6 +81,7 @@ class WorkerPool:
         self._slices = [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
         self._processes: list[BaseProcess] = []
         self._pipes: list[Connection] = []
+        self._pollers: list[select.poll] = []
         self._finalizer = weakref.finalize(self, _end, self._processes, self._pipes)
         try:
             for index in range(workers):
@@ -179,8 +182,7 @@ class WorkerPool:
         deadline = time.monotonic() + timeout
         ticket = -1
         try:
-            poller = select.poll()  # `pipe.poll` takes longer than many a step
-            poller.register(pipe.fileno(), select.POLLIN)
+            poller = self._pollers[index]
             while ticket != self._ticket:  # older ones are left from an interrupted call
                 if not poller.poll(1000.0 * max(0.0, deadline - time.monotonic())):
                     raise WorkerFault(f"worker {index} gave no answer in time ({timeout:.3g} s)")
@@ -248,7 +250,7 @@ class WorkerPool:
         process = self._context.Process(
             target=work,
             args=(theirs, self._ticket, self._buffer, len(self._tasks), rows, self._rules)
-            + (self._build, self._tasks[rows], seeds, _core(index, len(self._slices))),
+            + (self._build, self._tasks[rows], seeds, index, len(self._slices)),
             name=f"environments {rows.start}-{rows.stop - 1}",
             daemon=True,
         )
@@ -257,9 +259,11 @@ class WorkerPool:
         theirs.close()
         if index < len(self._processes):
             self._processes[index], self._pipes[index] = process, ours
+            self._pollers[index] = _poller(ours)
         else:
             self._processes.append(process)
             self._pipes.append(ours)
+            self._pollers.append(_poller(ours))
 
 
 class WorkerFault(Exception):
@@ -276,13 +280,13 @@ def work(
     build: Build,
     tasks: Sequence[Task],
     seeds: Sequence[Seed],
-    core: int | None,
+    index: int,
+    workers: int,
 ) -> None:
     """The life of a worker: build its chunk, then serve verbs until the pipe closes."""
     for number in GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    if core is not None:
-        os.sched_setaffinity(0, {core})
+    awake = _settle(index, workers)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
         arrays: Arrays = {
@@ -290,7 +294,10 @@ def work(
         }
         chunk = Chunk(build, tasks, seeds, rules, arrays)
         pipe.send((ticket, "ready", None))
+        poller = _poller(pipe)
         while True:
+            if awake:
+                _look_out(poller)
             message = pipe.recv_bytes()
             if len(message) == TICKET.size:
                 (ticket,) = TICKET.unpack(message)
@@ -310,17 +317,37 @@ def work(
         pipe.send((ticket, "error", traceback.format_exc()))
 
 
-def _core(index: int, workers: int) -> int | None:
-    """The core a worker keeps to where there is one worker for each; None elsewhere.
+def _poller(pipe: Connection) -> select.poll:
+    """What `pipe.poll` does in the time of many a step."""
+    poller = select.poll()
+    poller.register(pipe.fileno(), select.POLLIN)
+    return poller
+
+
+def _look_out(poller: select.poll) -> None:
+    """Until a message is there, for at most `AWAKE` seconds; whoever wants the core has it.
+
+    A core without work goes to sleep, and on a virtual machine wakes up later than the next step is
+    asked for while transitions are collected.
+    """
+    end = time.perf_counter() + AWAKE
+    while not poller.poll(0) and time.perf_counter() < end:
+        os.sched_yield()
+
+
+def _settle(index: int, workers: int) -> bool:
+    """Take a core, where there is one worker for each; return whether there are enough of them.
 
     Woken together, two workers may be put on one core behind each other, for as long as the
     calling process has the other one. Fewer workers than cores are left to the scheduler, which
     knows what else runs.
     """
     if not hasattr(os, "sched_setaffinity"):
-        return None
+        return False
     cores = sorted(os.sched_getaffinity(0))
-    return cores[index] if workers == len(cores) > 1 else None
+    if workers == len(cores) > 1:
+        os.sched_setaffinity(0, {cores[index]})
+    return workers <= len(cores)
 
 
 def _die_with_parent() -> None:
