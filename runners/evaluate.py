@@ -40,6 +40,14 @@ def define_flags() -> flags.FlagValues:
         flag_values=values,
     )
     flags.DEFINE_integer(
+        "tasks",
+        None,
+        "Of a CAVIA or MAML run: tasks of each split, drawn by the seed. If not given as in the "
+        "run (MetaEvaluator.num_tasks). Episodes of all of them are in memory at once.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
         "episodes",
         None,
         "Episodes per task, and per adaptation step of a meta-learner. If not given as in the run; "
@@ -99,6 +107,7 @@ def main(argv: Sequence[str]) -> int:
             values.checkpoint,
             device=values.device,
             protocol=values.protocol,
+            tasks=values.tasks,
             episodes=values.episodes,
             seed=values.seed,
             activations=values.activations,

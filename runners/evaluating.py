@@ -12,6 +12,7 @@ from runners.evaluation_results import Table
 from runners.saved_run import SavedRun
 
 LATENTS = ("PosteriorEvaluator.latents", "WindowEvaluator.latents")
+TASKS = "MetaEvaluator.num_tasks"
 PROTOCOLS = {
     "run": [],
     "meta-world": [
@@ -19,7 +20,7 @@ PROTOCOLS = {
         "import runners.meta_evaluation",
         "MetaWorldSuite.horizon = 500",
         "MetaEvaluator.splits = ('test',)",
-        "MetaEvaluator.num_tasks = None",
+        f"{TASKS} = None",
         "MetaEvaluator.tasks_at_once = 50",
         "MetaEvaluator.episodes = 10",
         "MetaEvaluator.episodes_at_once = 1",
@@ -49,6 +50,7 @@ def evaluate(
     *,
     device: str = "cpu",
     protocol: str = "run",
+    tasks: int | None = None,
     episodes: int | None = None,
     seed: int | None = None,
     activations: bool = False,
@@ -65,6 +67,7 @@ def evaluate(
         device: of the learner.
         protocol: "run", its own; or "meta-world", that of Meta-World's meta-learners, which adapt
             once to 10 episodes of 500 steps, for every goal of every test class.
+        tasks: of each split, drawn anew for a CAVIA or MAML run; None as in the run.
         episodes: of each task, and of each adaptation step of a meta-learner; None as in the run.
         seed: of the evaluation; None as in the run.
         activations: write what each layer of a meta-learner's policy computed, too.
@@ -78,12 +81,14 @@ def evaluate(
         raise ConfigError("--activation_episodes does nothing without --activations")
     if protocol not in PROTOCOLS:
         raise ConfigError(f"--protocol={protocol}: one of {', '.join(PROTOCOLS)}")
-    if protocol != "run" and (activations or episodes is not None):
+    if protocol != "run" and (activations or episodes is not None or tasks is not None):
         raise ConfigError(
-            f"--protocol={protocol} has its own number of episodes, and groups of tasks, which "
-            "cannot be recorded; leave out --episodes and --activations, or this"
+            f"--protocol={protocol} has its own tasks and number of episodes, and groups of tasks, "
+            "which cannot be recorded; leave out --tasks, --episodes and --activations, or this"
         )
     bindings = PROTOCOLS[protocol] + _recording(activations, activation_episodes, latents)
+    if tasks is not None:
+        bindings += ["import runners.meta_evaluation", f"{TASKS} = {tasks}"]
     saved = SavedRun(run, checkpoint, device, bindings)
     evaluator = saved.evaluator(episodes, seed)
     unread = config.unused_bindings()
@@ -92,6 +97,8 @@ def evaluate(
             "--protocol=meta-world is for CAVIA and MAML on ML1, ML10 and ML45, which this run is "
             "not; leave the flag out"
         )
+    if tasks is not None:
+        _check_tasks(tasks, saved, evaluator, unread)
     if activations and (text := _unfit(evaluator, saved.learner, unread)):
         raise ConfigError(text)
     if latents and set(LATENTS) <= set(unread):
@@ -130,6 +137,18 @@ def _recording(activations: bool, activation_episodes: int | None, latents: bool
     if activation_episodes is not None:
         lines.append(f"LayerRecorder.episodes = {activation_episodes}")
     return lines
+
+
+def _check_tasks(tasks: int, saved: SavedRun, evaluator: Any, unread: Sequence[str]) -> None:
+    """Refuse --tasks where no tasks are drawn, and numbers that cannot be drawn."""
+    if TASKS in unread:
+        raise ConfigError(
+            "--tasks is for runs of CAVIA and MAML; this one's evaluator draws none: leave it out"
+        )
+    try:
+        evaluator.check(saved.suite, saved.learner)
+    except ValueError as error:
+        raise ConfigError(f"--tasks={tasks}: {error}") from error
 
 
 def _unfit(evaluator: Any, learner: Any, unread: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from envs.meta_world import MetaWorldSuite
 from networks.context_policy import ContextPolicy
 from runners import evaluate, evaluating, train
 
@@ -96,6 +97,28 @@ def test_episodes_seed_and_checkpoint(runs, capsys):
         assert call(run, *arguments) == 2
         out, error = capsys.readouterr()
         assert out == "" and error.count("\n") == 1 and says in error
+
+
+def test_another_number_of_tasks(runs):
+    run = runs("cavia")
+    for tasks in (2, 9):
+        assert call(run, f"--tasks={tasks}", "--seed=5") == 0
+        splits = json.loads((run / "eval" / "evaluate_2_seed_5.json").read_text())["splits"]
+        goals = [[task["goal"] for task in there["tasks"]] for there in splits.values()]
+        assert [len(drawn) for drawn in goals] == [tasks, tasks] and goals[0] != goals[1]
+
+
+def test_tasks_that_cannot_be_drawn(runs, monkeypatch, capsys):
+    def sample(self, num_tasks, split, generator):
+        raise ValueError("one too many")
+
+    run = runs("push")
+    monkeypatch.setattr(MetaWorldSuite, "sample", sample)
+    capsys.readouterr()
+    assert call(run, "--tasks=51") == 2
+    out, error = capsys.readouterr()
+    assert out == "" and error.count("\n") == 1
+    assert "--tasks=51: " in error and "one too many" in error
 
 
 @pytest.mark.parametrize("name", LAYERED)
@@ -205,7 +228,7 @@ def test_the_protocol_of_meta_world_is_not_for_other_runs(runs, capsys):
     assert out == "" and error.count("\n") == 1 and "ML1, ML10 and ML45" in error
 
 
-@pytest.mark.parametrize("flag", ["--episodes=2", "--activations"])
+@pytest.mark.parametrize("flag", ["--tasks=2", "--episodes=2", "--activations"])
 def test_the_protocol_of_meta_world_decides_what_is_run(flag, runs, capsys):
     run = runs("push")
     capsys.readouterr()

@@ -132,6 +132,8 @@ def test_wrong_input_is_one_line_and_2(run, capsys, tmp_path):
         ((run, "--device=tpux"), "--device=tpux"),
         ((run, "--activations"), "--activations: this run has no meta-learner"),
         ((run, "--activation_episodes=2"), "without --activations"),
+        ((run, "--tasks=2"), "--tasks is for runs of CAVIA and MAML"),
+        ((run, "--tasks=0"), "tasks"),
         ((run, "--latents"), "--latents: this run's evaluator is none of a learner that infers"),
         ((checkpoint, "--latents"), "no config.gin"),
         ((run, "--activations", "--activation_episodes=0"), "activation_episodes"),
@@ -187,7 +189,7 @@ def test_help_is_quick_and_loads_no_torch():
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True)
     assert time.monotonic() - started < 2.0
     told = done.stdout.replace("--[no]", "--")
-    for flag in ("checkpoint", "episodes", "seed", "activations", "activation_episodes", "latents"):
+    for flag in "checkpoint tasks episodes seed activations activation_episodes latents".split():
         assert f"--{flag}:" in told
     assert not {"torch", "metaworld", "gin"} & {
         line.split("|")[-1].strip() for line in done.stderr.splitlines()
