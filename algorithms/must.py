@@ -317,4 +317,5 @@ class MaskedSAC(SAC):
         """Take back what `get_extra_state` gave."""
         super().set_extra_state(state)
         self.iteration, self.generating = state["iteration"], state["generating"]
-        self._drawn = state["drawn"]
+        drawn, device = state["drawn"], self.log_alpha.device
+        self._drawn = drawn and [[m.to(device) for m in masks] for masks in drawn]

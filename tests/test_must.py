@@ -326,6 +326,20 @@ def test_invariant_25_resuming_inside_an_interval_changes_nothing(cut, commit) -
     assert [k for k in expected if not torch.equal(expected[k], got[k])] == []
 
 
+@pytest.mark.filterwarnings("ignore:.*to a meta parameter")
+def test_masks_drawn_before_a_resume_come_to_the_learners_device() -> None:
+    """Checkpoints are read on the CPU; "meta" stands for another device."""
+    dims = Dims()
+    options = {"update_interval": 2, "commit": "resample"}
+    learner = _must(dims, {"noise_scale": 1.0}, **options)
+    _iterate(learner, dims, 0)
+    learner.begin_phase(_context(dims, 1))
+    other = _must(dims, {"noise_scale": 1.0}, **options).to("meta")
+    other.load_state_dict(learner.state_dict())
+    drawn = [mask for masks in other._drawn for mask in masks]
+    assert drawn and all(mask.device.type == "meta" for mask in drawn)
+
+
 @pytest.mark.parametrize("num_tasks", [1, 2, 3, 10])
 @pytest.mark.parametrize("supervised", [False, True])
 @pytest.mark.parametrize("trajectories", [False, True])
