@@ -138,8 +138,10 @@ class TrajectoryEncoder(nn.Module):
             observation: [n, length, observation_dim].
             mask: [n, length] bool.
         """
+        if not self.pretrain_passes:
+            return
         present = mask.any(1).nonzero().squeeze(1)
-        if not self.pretrain_passes or len(present) == 0:
+        if len(present) == 0:
             return
         optimizer = torch.optim.Adam(self.parameters(), lr=self.pretrain_lr)
         for _ in range(self.pretrain_passes):
