@@ -41,8 +41,7 @@ reach-v3 and drawer-close-v3 of Meta-World v3: v2 reward, 50 goals, time limit 2
 vector steps, 40 thousand steps of each task, pruning ratio 0.5. Success is that of any step of the
 episode, deterministic policy, each of the 50 goals once; figures are means over the evaluations at
 30, 35 and 40 thousand steps of each task. One process with one thread for each run; minutes are
-its processor time, evaluations included, on a virtual machine of two cores (Cascade Lake, 2.5 GHz)
-on which two or three such processes ran side by side. Five minutes a run, the aim, were missed.
+its processor time, evaluations included, on a virtual machine of two cores (AMD EPYC).
 
     python -m runners.train --gin_file=gin/quick/<experiment>.gin --seed=<seed>
     python benchmarks/must_results.py runs --out docs/results
