@@ -190,7 +190,8 @@ class Checkpointer:
 
         Raises:
             CheckpointError: if there are checkpoints but none is whole, or a part is missing.
-            ConfigMismatch: if configuration or versions differ and `override` is off.
+            ConfigMismatch: if configuration or versions differ and `override` is off, or a part
+                does not fit them.
         """
         problems = []
         for step in reversed(steps_in(self.folder)):
@@ -202,11 +203,20 @@ class Checkpointer:
                 log.warning("Checkpoint damaged, trying the next older one: %s", error)
                 problems.append(str(error))
                 continue
-            self._compare(checkpoint, about)
+            changed = self._compare(checkpoint, about)
             for name, part in parts.items():
                 if name not in about["parts"]:
                     raise CheckpointError(f"{checkpoint} has no part {name!r}: {about['parts']}")
-                part.load_state_dict(load_state(checkpoint, name))
+                try:
+                    part.load_state_dict(load_state(checkpoint, name))
+                except (RuntimeError, ValueError, KeyError) as error:
+                    if not changed:
+                        raise
+                    why = " ".join(str(error).split())[:200]
+                    raise ConfigMismatch(
+                        f"{checkpoint} does not fit in spite of Checkpointer.override: its {name}"
+                        f" is of another kind or size ({why}); go back to its configuration"
+                    ) from error
             self._time, self._step = time.monotonic(), step
             log.info("Restored %s", checkpoint)
             return step
@@ -229,16 +239,17 @@ class Checkpointer:
         verify(checkpoint)
         self._compare(checkpoint, read_about(checkpoint))
 
-    def _compare(self, checkpoint: Path, about: dict[str, Any]) -> None:
+    def _compare(self, checkpoint: Path, about: dict[str, Any]) -> list[str]:
+        """What differs from this run, a line each; refused unless `override` is on."""
         lines = differences({"format": str(about["format"])}, {"format": str(FORMAT)})
         if self.config and about["config"]:
             lines += differences(bindings(about["config"]), bindings(self.config))
         lines += differences(about["versions"], versions())
         if not lines:
-            return
+            return lines
         if self.override:
             log.warning("Restoring %s in spite of: %s", checkpoint, "; ".join(lines))
-            return
+            return lines
         raise ConfigMismatch(
             f"{checkpoint} was written under another configuration: {'; '.join(lines)}. Go back to"
             " it, choose another --workdir, or add --gin_bindings='Checkpointer.override = True'"

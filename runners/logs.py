@@ -120,7 +120,10 @@ class Logger:
         self._first_step = step + 1
 
     def state_dict(self) -> dict[str, Any]:
-        """How many records were written; they are on disk then, for a checkpoint relies on them."""
+        """How many records were written, and the step of the last one.
+
+        They are on disk then, for a checkpoint relies on them.
+        """
         assert self._files is not None, "call bind(folder) first"
         try:
             self._files.sync()
@@ -131,17 +134,22 @@ class Logger:
                 back_end.flush()
             except Exception as error:  # as in write
                 self._give_up(name, error)
-        return {"records": self._files.count}
+        return {"records": self._files.count, "step": self._files.last_step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Drop the records written after the checkpoint, even those of the same step."""
         assert self._files is not None, "call bind(folder) first"
-        records = read_records(self._files.jsonl)
-        if len(records) < state["records"]:
-            lost = state["records"] - len(records)
+        number, last = state["records"], state.get("step")
+
+        def before(index: int, record: dict[str, Any]) -> bool:
+            # In a file that lost a line, the number alone would keep one too late.
+            return index < number and (last is None or record["step"] <= last)
+
+        records = list(enumerate(read_records(self._files.jsonl)))
+        dropped = [record for index, record in records if not before(index, record)]
+        if lost := number - (len(records) - len(dropped)):
             log.warning("metrics.jsonl has lost %d records written before the checkpoint", lost)
-        dropped = records[state["records"] :]
-        self._files.keep(lambda index, record: index < state["records"])
+        self._files.keep(before)
         self._close_back_ends()
         self._first_step = min((record["step"] for record in dropped), default=None)
 

@@ -105,6 +105,7 @@ class RecordFiles:
         self.jsonl, self.csv = Path(folder) / "metrics.jsonl", Path(folder) / "metrics.csv"
         self.columns: list[str] = []
         self.count = 0
+        self.last_step: int | None = None
         self._lines: Appender | None = None
         self._rows: Appender | None = None
         self.keep(lambda index, record: True)
@@ -119,6 +120,7 @@ class RecordFiles:
             write_atomically(self.jsonl, text)
         self._write_table(kept)
         self.count = len(kept)
+        self.last_step = kept[-1]["step"] if kept else None
         self._lines = Appender(self.jsonl)
 
     def append(self, record: Record) -> None:
@@ -126,6 +128,7 @@ class RecordFiles:
         assert self._lines is not None, "the files are closed"
         self._lines.append(line_of(record))
         self.count += 1
+        self.last_step = record["step"]
         if record.keys() <= set(self.columns) and self._rows is not None:
             self._rows.append(self._row(record))
             return

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import socket
@@ -14,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from runners.checkpoint import STEP_NAME, steps_in
+from runners.checkpoint_files import remove
 from runners.compatibility import bindings, differences, versions
 from runners.config import ConfigError, root
-from runners.files import write_atomically
+from runners.files import disk_is_full, write_atomically
 from runners.status import DONE, INTERRUPTED, read_status
+
+log = logging.getLogger("absl")
 
 
 class RunFolder:
@@ -71,7 +75,8 @@ class RunFolder:
         Raises:
             ConfigError: the folder belongs to something else, or `resume` is wrong.
         """
-        kept = [p for p in self.path.iterdir() if p.name != ".lock"] if self.path.is_dir() else []
+        there = list(self.path.iterdir()) if self.path.is_dir() else []
+        kept = [p for p in there if not p.name.startswith(".")]  # the lock, and what is written
         if resume not in ("auto", "never"):
             self.source(resume)
         if not kept:
@@ -129,10 +134,14 @@ class RunFolder:
     def adopt(self, checkpoint: Path) -> None:
         """Copy another run's checkpoint, and its records, into this empty run."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(checkpoint, self.checkpoints / checkpoint.name)
         records = checkpoint.parents[1] / "metrics.jsonl"
         if records.is_file():
             shutil.copy(records, self.path / "metrics.jsonl")
+        # Renamed at the end: a run killed while it copies has no checkpoint, not a damaged one.
+        aside = self.checkpoints / f".adopted_{checkpoint.name}"
+        remove(aside)
+        shutil.copytree(checkpoint, aside)
+        aside.rename(self.checkpoints / checkpoint.name)
 
     @contextmanager
     def claimed(self) -> Iterator["RunFolder"]:
@@ -152,10 +161,14 @@ class RunFolder:
                 ) from error
             yield self
 
-    def note_start(self, config: str, facts: dict[str, Any]) -> None:
-        """Write `config.gin`, unless it is there, and add this start to `run.json`."""
-        if not (self.path / "config.gin").is_file():
-            write_atomically(self.path / "config.gin", config)
+    def note_config(self, config: str) -> None:
+        """Write `config.gin`, unless the run goes on: from then on the folder is this run's."""
+        path = self.path / "config.gin"
+        if not (path.is_file() and steps_in(self.checkpoints)):
+            write_atomically(path, config)
+
+    def note_start(self, facts: dict[str, Any]) -> None:
+        """Add this start to `run.json`."""
         path = self.path / "run.json"
         try:
             run = json.loads(path.read_text())
@@ -174,8 +187,13 @@ class RunFolder:
         write_atomically(path, json.dumps(run, indent=1) + "\n")
 
     def note_operative(self, text: str) -> None:
-        """Write `operative.gin`: all that was read so far."""
-        write_atomically(self.path / "operative.gin", text)
+        """Write `operative.gin`: all that was read so far; a full disk is warned of."""
+        try:
+            write_atomically(self.path / "operative.gin", text)
+        except OSError as error:
+            if not disk_is_full(error):
+                raise
+            log.warning("Disk full: operative.gin is that of the start")
 
 
 def git_commit() -> str | None:

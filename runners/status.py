@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +67,26 @@ def read_status(folder: Path | str) -> dict[str, Any] | None:
     return status if isinstance(status, dict) else None
 
 
+class _LogFile(logging.FileHandler):
+    """A log that a full disk keeps waiting: what it refuses is written later, if there is room."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
+        """Say nothing; there is no place left to say it."""
+
+    def close(self) -> None:
+        """Close the file, whatever is still waiting."""
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def log_file(folder: Path | str) -> Iterator[Path]:
-    """Append everything that absl logs meanwhile to `log.txt` in the run folder."""
+    """Append everything that absl logs meanwhile to `log.txt` in the run folder.
+
+    A full disk ends nothing; what does not go in at the end is lost.
+    """
     path = Path(folder) / "log.txt"
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _LogFile(path, encoding="utf-8")
     form = "%(asctime)s %(levelname)s %(filename)s:%(lineno)d %(message)s"
     handler.setFormatter(logging.Formatter(form))
     logger = logging.getLogger("absl")

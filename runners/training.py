@@ -215,8 +215,10 @@ def train(
         if resume not in ("auto", "never"):
             _check_source(parts.checkpointer, run, text, resume)
         preflight.check(wanted, run.path, preflight.bytes_in(run.checkpoints))
-        with run.claimed(), log_file(run.path), Signals() as signals:
-            return _run(parts, run, signals, total_steps, text, resume, seed)
+        with run.claimed():
+            run.note_config(text)  # first: killed before it, a run could never go on
+            with log_file(run.path), Signals() as signals:
+                return _run(parts, run, signals, total_steps, text, resume, seed)
     finally:
         parts.loop.close()
         if parts.recorder is not None:
@@ -263,7 +265,7 @@ def _run(
     try:
         _open(parts, run, total_steps, text, resume)
         facts = {"experiment": run.path.parent.name, "seed": seed, "suite": parts.suite.name}
-        run.note_start(text, {**facts, "protocol": parts.suite.protocol()})
+        run.note_start({**facts, "protocol": parts.suite.protocol()})
         run.note_operative(config.operative_text())
         status(RUNNING, step=loop.step)
         with parts.progress:
@@ -284,7 +286,8 @@ def _run(
     except ConfigError:
         raise
     except Exception as error:
-        status(FAILED, step=loop.step, reason=str(error).splitlines()[0], exit_code=1)
+        reason = (str(error).splitlines() or [type(error).__name__])[0]  # some say nothing
+        status(FAILED, step=loop.step, reason=reason, exit_code=1)
         if isinstance(error, NonFiniteError):
             states = {"batch": error.batch.to_dict(), "learner": parts.learner.state_dict()}
             (run.path / "failure").mkdir(exist_ok=True)
@@ -372,8 +375,13 @@ def _evaluate(parts: Parts, run: RunFolder, signals: Signals, text: str) -> None
     """Evaluate, and tell everybody; a signal drops it, and the resumed run does it again."""
     step, evaluator = parts.loop.step, parts.evaluator
     assert evaluator is not None
-    with signals.at_once():
-        metrics = evaluator(parts.suite, parts.learner)
+    before = evaluator.state_dict()
+    try:
+        with signals.at_once():
+            metrics = evaluator(parts.suite, parts.learner)
+    except Interruption:
+        evaluator.load_state_dict(before)  # it may have been made, but nobody heard of it
+        raise
     parts.learner.evaluated(evaluator.success)
     parts.evaluated["step"] = step
     parts.progress.update(step, parts.logger.write(step, {**metrics, **_used()}))

@@ -1,5 +1,6 @@
 """Kill a run anywhere and go on: every parameter, row, random stream and metric is the same."""
 
+import errno
 import fcntl
 import functools
 import json
@@ -17,8 +18,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from runners import train
+from runners import checkpoint_files, files, manifest, storage, train, training
 from runners.checkpoint import read_part, steps_in
+from runners.evaluation import Evaluator
+from runners.off_policy import OffPolicyLoop
 
 ROOT = Path(__file__).resolve().parents[1]
 KILLS = 10
@@ -350,6 +353,71 @@ def test_a_closed_terminal_leaves_a_checkpoint_and_says_75(tmp_path, whole):
     assert_same_run(whole("must"), finish("must", tmp_path))
 
 
+def test_an_evaluation_that_a_signal_cut_short_is_made_again(tmp_path, monkeypatch):
+    """Even where the signal comes after the last episode."""
+    done, sent = Evaluator._done, []
+
+    def done_and_stopped(evaluator):
+        done(evaluator)
+        if not sent:
+            sent.append(signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Evaluator, "_done", done_and_stopped)
+    for code in (75, 0):
+        folder, _ = trained("sac", tmp_path, code=code, TOTAL_STEPS=200)
+    assert {file.name for file in (folder / "eval").iterdir()} == {"100.json", "200.json"}
+
+
+def test_a_signal_on_a_full_disk_keeps_the_last_checkpoint_and_says_75(tmp_path, monkeypatch):
+    step, write = OffPolicyLoop.__next__, files.write_synced
+
+    def stopped(loop):
+        if loop.step == 60:
+            os.kill(os.getpid(), signal.SIGTERM)
+            for module in (files, checkpoint_files, manifest, storage):
+                monkeypatch.setattr(module, "write_synced", refused)
+        return step(loop)
+
+    def refused(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(OffPolicyLoop, "__next__", stopped)
+        _, last = trained("sac", tmp_path, code=75, TOTAL_STEPS=100)
+    assert 0 < int(last.name.removeprefix("step_")) < 60
+    for module in (files, checkpoint_files, manifest, storage):
+        monkeypatch.setattr(module, "write_synced", write)
+    trained("sac", tmp_path, TOTAL_STEPS=100)
+
+
+def test_a_failure_without_a_message_is_told_by_its_name(tmp_path, monkeypatch):
+    def failed(loop):
+        raise EOFError
+
+    monkeypatch.setattr(OffPolicyLoop, "__next__", failed)
+    with pytest.raises(EOFError):
+        trained("sac", tmp_path)
+    status = json.loads((folder_of("sac", tmp_path) / "status.json").read_text())
+    assert (status["state"], status["reason"]) == ("FAILED", "EOFError")
+
+
+def test_a_run_killed_before_it_began_begins_anew(tmp_path, monkeypatch):
+    """Killed between the first and the last file of its folder, a run goes on by the same flags."""
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_):
+        raise Killed
+
+    for name in ("_open", "log_file"):
+        with monkeypatch.context() as patched, pytest.raises(Killed):
+            patched.setattr(training, name, killed)
+            trained("sac", tmp_path, TOTAL_STEPS=60)
+    trained("sac", tmp_path, TOTAL_STEPS=60)
+
+
 def test_another_folder_goes_on_from_a_run(tmp_path, whole):
     """--resume=PATH copies the checkpoint; the run it came from stays as it was."""
     one = whole("must")
@@ -396,12 +464,12 @@ def test_a_flipped_byte_is_caught_and_the_older_checkpoint_used(tmp_path, whole)
     assert_same_run(one, folder)
 
 
-def trained(case, workdir, **changes):
-    """The folder of a run in this process, and its last checkpoint."""
+def trained(case, workdir, code=0, **changes):
+    """The folder of a run in this process that ends with `code`, and its last checkpoint."""
     file, values = CASES[case]
     bindings = [f"--gin={name} = {value}" for name, value in {**values, **changes}.items()]
     flags = ["train", f"--gin_file={file}", *bindings, f"--workdir={workdir}", "--seed=5"]
-    assert train.main(flags) == 0
+    assert train.main(flags) == code
     folder = folder_of(case, workdir)
     return folder, folder / "checkpoints" / f"step_{newest(folder):012d}"
 

@@ -244,6 +244,13 @@ def test_non_finite_weights_are_refused(tmp_path, bad, caplog):
     assert "weight is not finite" in caplog.text
 
 
+def test_an_override_that_cannot_work_is_told_in_a_line(tmp_path):
+    make(tmp_path, config="a = 1").save(1, learner=torch.nn.Linear(3, 2))
+    with pytest.raises(ConfigMismatch, match="learner is of another kind or size") as caught:
+        make(tmp_path, config="a = 2", override=True).restore(learner=torch.nn.Linear(4, 2))
+    assert "size mismatch" in str(caught.value) and "\n" not in str(caught.value)
+
+
 def test_exclude_buffer(tmp_path, caplog):
     saver = make(tmp_path, exclude_buffer=True)
     assert "NOT equal" in caplog.text

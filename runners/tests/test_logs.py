@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -110,12 +111,29 @@ def test_restored_position_splits_equal_steps(tmp_path):
     resumed.write(10, {"a": 2})
     assert [r["a"] for r in lines(tmp_path)] == [1.0, 2.0]
     assert "late" not in table(tmp_path)[0]
-    assert resumed.state_dict() == {"records": 2}
+    assert resumed.state_dict() == {"records": 2, "step": 10}
 
 
 def test_lost_records_are_warned_of(tmp_path, caplog):
     make(tmp_path).load_state_dict({"records": 3})
     assert "lost 3 records" in caplog.text
+
+
+def test_a_damaged_line_lets_no_later_record_stay(tmp_path, caplog):
+    logger = make(tmp_path)
+    for step in (10, 20, 30, 40):
+        logger.write(step, {"a": step})
+        if step == 20:
+            state = logger.state_dict()
+    logger.close()
+    path = tmp_path / "metrics.jsonl"
+    first, *others = path.read_text().splitlines(keepends=True)
+    path.write_text(first[:-9] + "\n" + "".join(others))
+    resumed = make(tmp_path)
+    resumed.load_state_dict(state)
+    resumed.write(30, {"a": 30})
+    assert [r["step"] for r in lines(tmp_path)] == [20, 30]
+    assert "lost 1 records" in caplog.text
 
 
 def test_a_full_disk_loses_no_record(tmp_path, monkeypatch, caplog):
@@ -232,3 +250,11 @@ def test_log_file(tmp_path):
     assert not any(
         isinstance(handler, logging.FileHandler) for handler in logging.getLogger("absl").handlers
     )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_full_disk_does_not_end_a_log(tmp_path, capsys):
+    (tmp_path / "log.txt").symlink_to("/dev/full")
+    with log_file(tmp_path):
+        logging.getLogger("absl").warning("one")
+    assert "Error" not in capsys.readouterr().err

@@ -37,7 +37,9 @@ def test_a_folder_is_this_run_or_an_error_says_what_to_do(tmp_path):
     run.check(CONFIG, "never")
     with run.claimed():
         run.check(CONFIG, "never")  # the lock is no run
-        run.note_start(CONFIG, {"seed": 0})
+        (run.path / ".config.gin.tmp").touch()  # of a process killed while it wrote
+        run.check(CONFIG, "never")
+        run.note_config(CONFIG)
     run.check(CONFIG, "auto")
     for resume, config, words in (
         ("never", CONFIG, "--resume=never"),
@@ -46,7 +48,7 @@ def test_a_folder_is_this_run_or_an_error_says_what_to_do(tmp_path):
         with pytest.raises(ConfigError, match=words):
             run.check(config, resume)
     run.check(CONFIG.replace("10", "20"), "auto", override=True)
-    (run.path / "config.gin").unlink()
+    (run.path / "config.gin").rename(run.path / "notes.txt")
     with pytest.raises(ConfigError, match="holds no run"):
         run.check(CONFIG, "auto")
 
@@ -57,14 +59,18 @@ def test_an_experiment_stays_within_the_folder_of_all(name, tmp_path):
         RunFolder(tmp_path, name, 0)
 
 
-def test_starts_are_added_and_the_first_config_stays(tmp_path):
+def test_starts_are_added_and_the_config_of_a_run_that_goes_on_stays(tmp_path):
     run = RunFolder(tmp_path, "one", 3)
     run.path.mkdir(parents=True)
-    for config in (CONFIG, CONFIG.replace("10", "20")):
-        run.note_start(config, {"seed": 3})
+    later = CONFIG.replace("10", "20")
+    for config in (later, CONFIG):  # the first was killed before it had a checkpoint
+        run.note_config(config)
+        run.note_start({"seed": 3})
     noted = json.loads((run.path / "run.json").read_text())
     assert noted["seed"] == 3 and len(noted["starts"]) == 2
     assert {"argv", "host", "pid", "git_commit", "versions"} < set(noted["starts"][0])
+    (run.checkpoints / "step_000000000010").mkdir(parents=True)
+    run.note_config(later)
     assert (run.path / "config.gin").read_text() == CONFIG
 
 
@@ -77,7 +83,11 @@ def test_the_source_of_a_run_is_its_newest_checkpoint(tmp_path):
     assert new.source(str(older)) == older
     (older / "learner.json").write_text("{}")
     (old.path / "metrics.jsonl").write_text('{"step": 5}\n')
-    new.adopt(older)
+    half = new.checkpoints / f".adopted_{older.name}"  # of a process killed while it copied
+    half.mkdir(parents=True)
+    (half / "loop.json").touch()
+    new.adopt(new.source(str(older)))
+    assert [f.name for f in new.checkpoints.rglob("*")] == [older.name, "learner.json"]
     assert (new.checkpoints / older.name / "learner.json").read_text() == "{}"
     assert (new.path / "metrics.jsonl").read_text() == '{"step": 5}\n'
     with pytest.raises(ConfigError, match="has checkpoints of its own"):
