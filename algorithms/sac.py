@@ -101,6 +101,9 @@ class SAC(Algorithm):
         for name, value in {**positive, "max_norm": norm}.items():
             if not value > 0.0:
                 raise ValueError(f"SAC.{name} must be positive, got {value}")
+        for name, value in {"scale_penalty": scale_penalty, "loc_penalty": loc_penalty}.items():
+            if not value >= 0.0:
+                raise ValueError(f"SAC.{name} must be at least 0, got {value}")
         if precision not in PRECISIONS:
             raise ValueError(f"SAC.precision must be one of {PRECISIONS}, got {precision!r}")
         self.precision, self.compiled = precision, compiled

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from networks.distributions import SquashedGaussian
 from networks.masked import maskable, write_masks_
 from networks.rhythm import end_iteration
-from networks.sizes import check_sizes
+from networks.sizes import TASK_KEYS, check_sizes
 
 
 @gin.configurable
@@ -48,7 +48,8 @@ class Actor(nn.Module):
             task_key: what the trunk is told of the task: "task_id", or "latent".
 
         Raises:
-            ValueError: if a size is below 1, the bounds are empty or `log_std_bound` is unknown.
+            ValueError: if a size is below 1, the bounds are empty, or `log_std_bound` or `task_key`
+                is unknown.
         """
         super().__init__()
         check_sizes(observation_dim=observation_dim, action_dim=action_dim, num_tasks=num_tasks)
@@ -58,6 +59,8 @@ class Actor(nn.Module):
             )
         if log_std_bound not in ("clamp", "tanh"):
             raise ValueError(f"log_std_bound must be 'clamp' or 'tanh', got {log_std_bound!r}")
+        if task_key not in TASK_KEYS:
+            raise ValueError(f"task_key must be one of {TASK_KEYS}, got {task_key!r}")
         self.log_std_bound, self.log_std_offset = log_std_bound, log_std_offset
         self.task_key = task_key
         self.log_std_min = log_std_min

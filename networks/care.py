@@ -111,10 +111,11 @@ class CareEncoder(StateEncoder):
                 raise ValueError(f"{name} must be one of {options}, got {option!r}")
         if selection == "gate" and num_experts < GATE_EXPERTS:
             raise ValueError(f"num_experts must be at least 2 for a gate, got {num_experts}")
-        if selection == "ensemble" and (attention, actor_attention) != (ATTENTIONS[0], "shared"):
+        asked = (attention, actor_attention, detach_context)
+        if selection == "ensemble" and asked != (ATTENTIONS[0], "shared", None):
             raise ValueError(
-                "selection 'ensemble' has no attention, so leave attention and actor_attention "
-                f"at their defaults, got {attention!r} and {actor_attention!r}"
+                "selection 'ensemble' has no attention, so leave attention, actor_attention and "
+                f"detach_context at their defaults, got {asked}"
             )
         if attention == "dot_product":
             if actor_attention != "shared":

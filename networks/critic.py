@@ -11,7 +11,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from networks.masked import maskable, write_masks_
 from networks.rhythm import end_iteration
-from networks.sizes import check_sizes
+from networks.sizes import TASK_KEYS, check_sizes
 
 
 @gin.configurable
@@ -44,11 +44,13 @@ class Critic(nn.Module):
             task_key: what the trunk is told of the task: "task_id", or "latent".
 
         Raises:
-            ValueError: if a size is below 1.
+            ValueError: if a size is below 1 or `task_key` is unknown.
         """
         super().__init__()
         check_sizes(observation_dim=observation_dim, action_dim=action_dim, num_tasks=num_tasks)
         check_sizes(num_critics=num_critics)
+        if task_key not in TASK_KEYS:
+            raise ValueError(f"task_key must be one of {TASK_KEYS}, got {task_key!r}")
         self.num_critics, self.task_key = num_critics, task_key
         trunks = [trunk(observation_dim + action_dim, 1, num_tasks) for _ in range(num_critics)]
         parameters, buffers = stack_module_state(trunks)

@@ -1,4 +1,6 @@
-"""The check that all networks make of their sizes."""
+"""The check that all networks make of their sizes, and what a trunk may be told of the task."""
+
+TASK_KEYS = ("task_id", "latent")
 
 
 def check_sizes(**sizes: int) -> None:

@@ -107,8 +107,9 @@ class TaskEncoder(nn.Module):
             relu_on_pretrained: take the positive part of T first.
 
         Raises:
-            ValueError: if there is no task, a width is below 1 or `kind` is unknown; as
-                `read_embeddings`; or if the first ReLU would leave zeros of a row.
+            ValueError: if there is no task, a width is below 1 or `kind` is unknown; if `learned`
+                is given an option of `pretrained`; as `read_embeddings`; or if the first ReLU
+                would leave zeros of a row.
         """
         super().__init__()
         if kind not in KINDS:
@@ -116,6 +117,11 @@ class TaskEncoder(nn.Module):
         if isinstance(task_names, str) or not task_names:
             raise ValueError(f"task_names must be a list of names, got {task_names!r}")
         check_sizes(code_dim=code_dim, hidden=hidden)
+        if kind == "learned" and (embeddings is not None or not relu_on_pretrained):
+            raise ValueError(
+                "kind 'learned' reads no embeddings, so leave embeddings and relu_on_pretrained "
+                f"at their defaults, got {embeddings!r} and {relu_on_pretrained!r}"
+            )
         self.task_names = tuple(task_names)
         self.kind, self.code_dim = kind, code_dim
         if kind == "learned":

@@ -112,6 +112,8 @@ def test_errors():
         Actor(0, 2, 3, trunk=small(MLP))
     with pytest.raises(ValueError, match="log_std_min"):
         Actor(4, 2, 3, trunk=small(MLP), log_std_min=3.0)
+    with pytest.raises(ValueError, match="task_key must be one of .* got 'task'"):
+        Actor(4, 2, 3, trunk=small(MLP), task_key="task")
 
 
 @pytest.mark.parametrize("bound", ["clamp", "tanh"])

@@ -339,6 +339,7 @@ def test_compiles(form):
         ({"selection": "gate", "num_experts": 1}, "num_experts must be at least 2"),
         ({"selection": "ensemble", "attention": "dot_product"}, "has no attention"),
         ({"selection": "ensemble", "actor_attention": "frozen_random"}, "has no attention"),
+        ({"selection": "ensemble", "detach_context": False}, "has no attention"),
         ({"attention": "dot_product", "actor_attention": "frozen_random"}, "no weights"),
         ({"attention": "dot_product", "width": 9}, "code_dim 6 and width 9"),
     ],

@@ -118,3 +118,5 @@ def test_errors():
         _ = dense.mask_shapes
     with pytest.raises(ValueError, match="num_critics"):
         Critic(4, 2, 3, trunk=small(MLP), num_critics=0)
+    with pytest.raises(ValueError, match="task_key must be one of .* got 'task'"):
+        Critic(4, 2, 3, trunk=small(MLP), task_key="task")

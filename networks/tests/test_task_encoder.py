@@ -201,6 +201,9 @@ def test_errors(tmp_path):
         TaskEncoder(["goal_0"])
     with pytest.raises(ValueError, match="kind must be one of"):
         TaskEncoder(MT10, kind="one_hot")
+    for option in ({"embeddings": "mine.json"}, {"relu_on_pretrained": False}):
+        with pytest.raises(ValueError, match="kind 'learned' reads no embeddings"):
+            TaskEncoder(MT10, kind="learned", **option)
     for names in ([], "reach-v3"):
         with pytest.raises(ValueError, match="task_names"):
             TaskEncoder(names)

@@ -36,6 +36,14 @@ def test_figures_as_printed():
         assert values[key] == value
 
 
+def test_conditions_of_the_first_version():
+    """Episodes of its environments last 150 steps, which Soft Modularization's 200 never cut."""
+    for key in ("yang2020_*", "yu2023_*", "liu2021", "navon2022", "sodhani2021"):
+        for entry in chosen([f"*/{key}"]):
+            assert (entry["horizon"], entry["reward_version"]) == (150, "v1"), entry["key"]
+            assert entry["goals"] == ("random" if "_random" in entry["key"] else "fixed")
+
+
 def test_patterns():
     keys = {entry["key"] for entry in chosen(["mt10/care/*", "MT50/*/mclean2025_v1"])}
     assert keys == {
@@ -51,5 +59,5 @@ def test_label_tells_the_conditions():
     (entry,) = chosen(["MT10/care/liu2021"])
     assert label(entry) == (
         "CARE 0.84 ± 0.051 standard error (Liu et al. 2021; mean of best evaluations, 10 seeds, "
-        "horizon 150, v1 environments, 20M steps in all)"
+        "fixed goals, v1 reward, horizon 150, v1 environments, 20M steps in all)"
     )
