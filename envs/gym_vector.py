@@ -47,7 +47,9 @@ class GymVector(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
     ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """One step of every environment; actions `[n, action_dim]` in [-1, 1], or numbers `[n]`."""
         discrete = self.tasks.rules.discrete
-        action = torch.as_tensor(np.asarray(actions, dtype=None if discrete else np.float32))
+        # In order: torch knows no negative strides.
+        array = np.asarray(actions, dtype=None if discrete else np.float32, order="C")
+        action = torch.as_tensor(array)
         td = self.tasks.step(TensorDict({"action": action}, batch_size=[self.num_envs]))["next"]
         root = self.tasks.current()
         infos = self._infos(root)

@@ -19,6 +19,7 @@ from envs.vector import Vector, VectorTasks
 __all__ = ["Spec", "Suite", "Task", "closest"]
 
 PURPOSES = ("train", "evaluation")
+LONGEST = 1e6  # seconds; what the system's `poll` can wait for is not much more
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,12 @@ class Suite(ABC):
             raise ValueError(f"workers must be a whole number or None, got {workers!r}")
         if workers is not None and workers < 0:
             raise ValueError(f"workers must be 0 (this process) or more, got {workers}")
-        if isinstance(timeout, bool | str) or timeout <= 0:
-            raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}")
+        real = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+        if not real or not 0 < timeout <= LONGEST:
+            raise ValueError(
+                f"timeout must be a positive number of seconds, at most {LONGEST:g}, "
+                f"got {timeout!r}"
+            )
         self._workers, self._timeout = workers, float(timeout)
 
     @property

@@ -116,7 +116,10 @@ class Vector:
         self._open()
         if not self._begun:
             raise RuntimeError("step before the first reset; call reset() or load_state_dict()")
-        self._act(td["action"].detach().cpu().numpy())
+        action = td["action"].detach().cpu()
+        if action.dtype is torch.bfloat16:  # which numpy does not have
+            action = action.float()
+        self._act(action.numpy())
         self._chunk.step()
         td["next"] = self._next()
         return td
@@ -126,6 +129,8 @@ class Vector:
         if action.shape != rows.shape:
             raise ValueError(f"action must have shape {rows.shape}, got {action.shape}")
         if not self._rules.discrete:
+            if action.dtype.kind == "c":
+                raise ValueError(f"action must be real numbers, got {action.dtype}")
             if not np.isfinite(action).all():
                 wrong = np.flatnonzero(~np.isfinite(action).all(axis=1)).tolist()
                 raise ValueError(

@@ -32,7 +32,7 @@ from envs.episodes import Build, Chunk, Seed, Task
 
 TICKET = struct.Struct("<q")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 AWAKE = 1e-3
 """Seconds that a worker looks out for the next message before it sleeps."""
 
@@ -153,6 +153,8 @@ class WorkerPool:
         answers: dict[int, Any] | None = None,
     ) -> dict[int, "WorkerFault"]:
         """Send a verb to every worker and collect the answers; returns the workers that failed."""
+        if not self._processes:
+            raise RuntimeError("the environment workers were ended; build the vector anew")
         failed: dict[int, WorkerFault] = {}
         self._ticket += 1
         for index, rows in enumerate(self._slices):
@@ -379,8 +381,7 @@ def _stop(process: BaseProcess, pipe: Connection, grace: float = 0.0) -> None:
     process.join(timeout=grace)
     if process.is_alive():
         process.kill()
-    process.join()
-    process.close()
+    process.join()  # not closed: it is stopped again at the end if it cannot be replaced
 
 
 def _end(processes: list[BaseProcess], pipes: list[Connection]) -> None:

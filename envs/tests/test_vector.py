@@ -179,6 +179,11 @@ def test_bad_actions_and_order():
             vector.step(td)
         with pytest.raises(ValueError, match="shape"):
             vector.step(TensorDict({"action": torch.zeros(2, 3)}, batch_size=[2]))
+        with pytest.raises(ValueError, match="real"):
+            vector.step(td.set("action", torch.zeros(2, 2, dtype=torch.complex64)))
+        for kind in (torch.bfloat16, torch.float16, torch.float64, torch.int64):
+            vector.step(td.set("action", torch.ones(2, 2, dtype=kind)))
+            assert (vector._arrays["action"] == 1).all()
     with pytest.raises(RuntimeError, match="closed"):
         vector.reset()
 
@@ -214,6 +219,7 @@ def test_gymnasium_face():
         assert truncated.all() == (step == 29) and ("final_obs" in infos) == (step == 29)
     assert np.array_equal(infos["final_obs"][0], before[0])  # no push: it rests
     assert not np.array_equal(observation[0], before[0])
+    env.step(np.zeros((2, 2), dtype=np.float32)[::-1])
     with pytest.raises(ValueError, match="seed"):
         env.reset(seed=1)
     env.close()
@@ -229,6 +235,10 @@ def test_gymnasium_face():
         ({"goal_seed": -1}, "goal_seed"),
         ({"workers": -1}, "workers"),
         ({"timeout": 0}, "timeout"),
+        ({"timeout": None}, "timeout"),
+        ({"timeout": float("nan")}, "timeout"),
+        ({"timeout": float("inf")}, "timeout"),
+        ({"timeout": 1e7}, "timeout.*at most"),
     ],
 )
 def test_bad_arguments_name_themselves(arguments, word):

@@ -159,7 +159,25 @@ def test_too_many_failures_stop_with_the_traceback(monkeypatch):
     with pytest.raises(RuntimeError, match="(?s)failed 2 times.*Traceback.*plane.py"):
         vector.reset()
     assert gone(pids)
+    with pytest.raises(RuntimeError, match="workers were ended"):
+        vector.reset()
     vector.close()
+
+
+def test_a_worker_that_cannot_be_replaced_leaves_none_behind(monkeypatch):
+    """Where memory is short, the system may refuse a new process too."""
+
+    def refuse(pool, index):
+        raise OSError("Cannot allocate memory")
+
+    with PointMassSuite(3, workers=2).vector() as vector:
+        vector.reset()
+        pids = vector.worker_pids
+        monkeypatch.setattr(WorkerPool, "_start", refuse)
+        os.kill(pids[1], signal.SIGKILL)
+        with pytest.raises(OSError, match="memory"):
+            step(vector)
+    assert gone(pids)
 
 
 SCRIPT = """
@@ -175,7 +193,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("ending", ["wait", "leave"])
-def test_workers_die_with_their_parent_and_ignore_ctrl_c(tmp_path, ending):
+def test_workers_die_with_their_parent_and_ignore_signals_to_the_group(tmp_path, ending):
     before = shared_segments()
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
@@ -190,8 +208,8 @@ def test_workers_die_with_their_parent_and_ignore_ctrl_c(tmp_path, ending):
     assert len(pids) == 2
     if ending == "wait":
         for pid in pids:
-            os.kill(pid, signal.SIGINT)
-            os.kill(pid, signal.SIGTERM)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+                os.kill(pid, number)
         time.sleep(0.3)
         assert all(alive(pid) for pid in pids)
         parent.kill()
