@@ -5,11 +5,8 @@
 `runs` holds `<experiment>/seed_<n>/metrics.jsonl`, as the commands in the page write them.
 """
 
-import argparse
-from pathlib import Path
-
 from pictures import Picture
-from two_tasks import finished, table
+from two_tasks import make_page
 
 METHODS = {
     "mtsac_two_tasks": "MT-SAC",
@@ -70,20 +67,5 @@ What a policy does, here PTSL's of seed 0:
 """
 
 
-def main() -> None:
-    """Read the runs, write the table and the picture."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("docs/results"))
-    arguments = parser.parse_args()
-    runs = finished(arguments.runs, METHODS)
-    success = SUCCESS.make(arguments.runs, runs, METHODS, arguments.out)
-    text = "\n".join(table(runs, METHODS, THRESHOLDS)) + "\n"
-    names = ", ".join(f"`{name}`" for name in runs)
-    page = PAGE.format(experiments=names, table=text, success=success)
-    (arguments.out / "multitask.md").write_text(page)
-    print(text)
-
-
 if __name__ == "__main__":
-    main()
+    make_page("multitask.md", PAGE, METHODS, THRESHOLDS, SUCCESS)

@@ -44,7 +44,7 @@ vector steps, 40 thousand steps of each task, pruning ratio 0.5. Success is that
 episode, deterministic policy, each of the 50 goals once; figures are means over the evaluations at
 30, 35 and 40 thousand steps of each task. One process with one thread for each run; minutes are
 its processor time, evaluations included, on a virtual machine of two cores (AMD EPYC). Other work
-ran beside most of them, which costs up to a third; an Intel Xeon (Cascade Lake) took twice as long.
+ran beside most of them, which takes time.
 
     python -m runners.train --gin_file=gin/quick/<experiment>.gin --seed=<seed>
     python benchmarks/must_results.py runs --out docs/results

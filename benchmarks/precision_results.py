@@ -5,11 +5,8 @@
 `runs` holds `<experiment>/seed_<n>/metrics.jsonl`, as the commands in the page write them.
 """
 
-import argparse
-from pathlib import Path
-
 from pictures import Picture
-from two_tasks import finished, table
+from two_tasks import make_page
 
 METHODS = {
     "mtsac_two_tasks": "MT-SAC, fp32",
@@ -47,18 +44,5 @@ nothing.
 """
 
 
-def main() -> None:
-    """Read the runs, write the table and the picture."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("docs/results"))
-    arguments = parser.parse_args()
-    runs = finished(arguments.runs, METHODS)
-    success = SUCCESS.make(arguments.runs, runs, METHODS, arguments.out)
-    text = "\n".join(table(runs, METHODS, THRESHOLDS)) + "\n"
-    (arguments.out / "precision.md").write_text(PAGE.format(table=text, success=success))
-    print(text)
-
-
 if __name__ == "__main__":
-    main()
+    make_page("precision.md", PAGE, METHODS, THRESHOLDS, SUCCESS)

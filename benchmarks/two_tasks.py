@@ -3,10 +3,13 @@
 A run is `<experiment>/seed_<n>/metrics.jsonl`.
 """
 
+import argparse
 import statistics
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+
+from pictures import Picture
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -70,3 +73,31 @@ def table(
         else:
             text += " |"
         yield text
+
+
+def make_page(
+    name: str,
+    page: str,
+    methods: dict[str, str],
+    thresholds: dict[str, tuple[float, float]],
+    picture: Picture,
+) -> None:
+    """Write a page that is a table and one picture, as the command line asks.
+
+    Args:
+        name: of its file.
+        page: its text, with places for `experiments`, `table` and `success`.
+        methods: experiment -> what the table calls it.
+        thresholds: experiment -> success wanted on each task.
+        picture: of success.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    arguments = parser.parse_args()
+    runs = finished(arguments.runs, methods)
+    shown = picture.make(arguments.runs, runs, methods, arguments.out)
+    text = "\n".join(table(runs, methods, thresholds)) + "\n"
+    names = ", ".join(f"`{experiment}`" for experiment in runs)
+    (arguments.out / name).write_text(page.format(experiments=names, table=text, success=shown))
+    print(text)

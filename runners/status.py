@@ -70,7 +70,7 @@ def read_status(folder: Path | str) -> dict[str, Any] | None:
 class _LogFile(logging.FileHandler):
     """A log that a full disk keeps waiting: what it refuses is written later, if there is room."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
+    def handleError(self, record: logging.LogRecord) -> None:
         """Say nothing; there is no place left to say it."""
 
     def close(self) -> None:
