@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import metaworld  # noqa: E402, F401  registers the environments
 
 from envs import snapshot  # noqa: E402
+from envs.gym_vector import GymVector  # noqa: E402
 from envs.meta_world import MetaWorldSuite  # noqa: E402
 from envs.vector import VectorTasks  # noqa: E402
 
@@ -120,10 +121,9 @@ def tensordict_window(vector: VectorTasks, actions: Any) -> None:
 
 
 def array_window(vector: VectorTasks, actions: Any) -> None:
-    """One episode below that face: the shared block and the workers."""
+    """One episode below every face: the shared block and the workers."""
     for action in actions:
-        vector._arrays["action"][:] = action
-        vector._chunk.step()
+        vector.advance(action)
 
 
 def gymnasium_window(vector: Any, actions: Any) -> None:
@@ -152,6 +152,8 @@ def stepping(benchmark: str, rounds: int, cores: int) -> dict[str, float]:
     for name, vector in made.items():
         window = tensordict_window if name.startswith("ours") else gymnasium_window
         windows[name] = lambda window=window, vector=vector: window(vector, actions)
+    face = GymVector(made[ours])
+    windows[f"{ours}, gymnasium's face"] = lambda: gymnasium_window(face, actions)
     windows[f"{ours}, arrays alone"] = lambda: array_window(made[ours], actions)
     taken: dict[str, list[float]] = {name: [] for name in windows}
     for _ in range(rounds):

@@ -3,12 +3,10 @@
 from typing import Any
 
 import numpy as np
-import torch
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
-from tensordict import TensorDict
 
 from envs.vector import Vector
 
@@ -39,39 +37,32 @@ class GymVector(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
         """Begin a new episode everywhere; ValueError for a seed or options."""
         if seed is not None or options:
             raise ValueError("reset takes no seed and no options; pass the seed to the suite")
-        td = self.tasks.reset()
-        return td["observation"].numpy(), self._infos(td)
+        self.tasks.reset()
+        return self.tasks.arrays["observation"].copy(), self._infos()
 
     def step(
         self, actions: NDArray[Any]
     ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """One step of every environment; actions `[n, action_dim]` in [-1, 1], or numbers `[n]`."""
         discrete = self.tasks.rules.discrete
-        # In order: torch knows no negative strides.
-        array = np.asarray(actions, dtype=None if discrete else np.float32, order="C")
-        action = torch.as_tensor(array)
-        td = self.tasks.step(TensorDict({"action": action}, batch_size=[self.num_envs]))["next"]
-        root = self.tasks.current()
-        infos = self._infos(root)
-        infos["success"] = td["success"][:, 0].numpy()
-        infos["valid"] = td["valid"][:, 0].numpy()
-        ended = td["done"][:, 0].numpy()
+        self.tasks.advance(np.asarray(actions, dtype=None if discrete else np.float32))
+        arrays = self.tasks.arrays
+        terminated, truncated, success, valid = (
+            arrays[name][:, 0].copy() for name in ("terminated", "truncated", "success", "valid")
+        )
+        infos = {**self._infos(), "success": success, "valid": valid}
+        ended = terminated | truncated
         if ended.any():
             final = np.full(self.num_envs, None, dtype=object)
             for row in np.flatnonzero(ended):
-                final[row] = td["observation"][row].numpy()
+                final[row] = arrays["next_observation"][row].copy()
             infos["final_obs"], infos["_final_obs"] = final, ended
-        return (
-            root["observation"].numpy(),
-            td["reward"][:, 0].numpy().astype(np.float64),
-            td["terminated"][:, 0].numpy(),
-            td["truncated"][:, 0].numpy(),
-            infos,
-        )
+        reward = arrays["reward"][:, 0].astype(np.float64)
+        return arrays["observation"].copy(), reward, terminated, truncated, infos
 
     def close_extras(self, **kwargs: Any) -> None:
         """Close the vector underneath."""
         self.tasks.close()
 
-    def _infos(self, root: TensorDict) -> dict[str, Any]:
-        return {"task_id": root["task_id"].numpy(), "episode": root["episode"].numpy()}
+    def _infos(self) -> dict[str, Any]:
+        return {name: self.tasks.arrays[name].copy() for name in ("task_id", "episode")}

@@ -64,6 +64,11 @@ class Vector:
         return self._rules
 
     @property
+    def arrays(self) -> Arrays:
+        """The arrays of `envs.arrays.fields`, which every step overwrites."""
+        return self._arrays
+
+    @property
     def faults(self) -> dict[str, int]:
         """Counts since the beginning: "worker_restarts" and "unstable_episodes"."""
         return {
@@ -113,16 +118,24 @@ class Vector:
             ValueError: an action of the wrong shape or kind, not finite, or not one there is.
             RuntimeError: not reset yet, closed, or workers that fail again and again.
         """
-        self._open()
-        if not self._begun:
-            raise RuntimeError("step before the first reset; call reset() or load_state_dict()")
         action = td["action"].detach().cpu()
         if action.dtype is torch.bfloat16:  # which numpy does not have
             action = action.float()
-        self._act(action.numpy())
-        self._chunk.step()
+        self.advance(action.numpy())
         td["next"] = self._next()
         return td
+
+    def advance(self, action: NDArray[Any]) -> None:
+        """`step` below TensorDict: the action is an array, what follows is in `arrays`.
+
+        Raises:
+            ValueError, RuntimeError: as `step`.
+        """
+        self._open()
+        if not self._begun:
+            raise RuntimeError("step before the first reset; call reset() or load_state_dict()")
+        self._act(action)
+        self._chunk.step()
 
     def _act(self, action: NDArray[Any]) -> None:
         rows = self._arrays["action"]

@@ -225,6 +225,33 @@ def test_gymnasium_face():
     env.close()
 
 
+def test_gymnasium_tells_what_tensordict_tells_and_keeps_it():
+    rng = np.random.default_rng(0)
+    actions = rng.uniform(-1, 1, (65, 2, 2)).astype(np.float32)
+    env = PointMassSuite(2).gymnasium(seed=3)
+    env.reset()
+    told = [env.step(action) for action in actions]  # looked at when all steps are over
+    env.close()
+    with PointMassSuite(2).vector(seed=3) as vector:
+        vector.reset()
+        for action, (observation, reward, terminated, truncated, infos) in zip(
+            actions, told, strict=True
+        ):
+            td = vector.step(vector.current().set("action", torch.from_numpy(action)))["next"]
+            following = vector.current()
+            assert np.array_equal(observation, following["observation"])
+            assert np.array_equal(reward, td["reward"][:, 0].double())
+            for name, flag in (("terminated", terminated), ("truncated", truncated)):
+                assert np.array_equal(flag, td[name][:, 0])
+            for name in ("success", "valid"):
+                assert np.array_equal(infos[name], td[name][:, 0])
+            for name in ("task_id", "episode"):
+                assert np.array_equal(infos[name], following[name])
+            if td["done"].any():
+                last = np.stack(list(infos["final_obs"]))
+                assert np.array_equal(last, td["observation"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
