@@ -27,6 +27,22 @@ class Sizes(Protocol):
         """Tasks learnt together."""
 
 
+def check_task_key(learner: str, key: str, fix: str, **networks: nn.Module) -> None:
+    """Check by what name a learner's networks are told of the task, where they say it.
+
+    Args:
+        learner: whose networks these are, for the message.
+        key: what the learner's batches hold.
+        fix: what to do about it.
+
+    Raises:
+        ValueError: a network reads another name.
+    """
+    for name, network in networks.items():
+        if (read := getattr(network, "task_key", key)) != key:
+            raise ValueError(f"{learner}.{name} reads {read!r} instead of {key!r}; {fix}")
+
+
 class Algorithm(nn.Module, ABC):
     """A learner: it owns networks and optimizers, and sees no environment, file or step count.
 

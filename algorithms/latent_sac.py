@@ -13,7 +13,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from algorithms.base import Metrics
+from algorithms.base import Metrics, check_task_key
 from algorithms.optimizers import ClippedOptimizer
 from algorithms.targets import soft_update
 
@@ -86,12 +86,8 @@ class LatentSAC(nn.Module):
                 raise ValueError(f"LatentSAC.{name} must be positive, got {value}")
         sizes = observation_dim, action_dim, latent_dim
         self.actor, self.critic = actor(*sizes), critic(*sizes)
-        for name, network in (("actor", self.actor), ("critic", self.critic)):
-            if getattr(network, "task_key", "latent") != "latent":
-                raise ValueError(
-                    f"LatentSAC.{name} reads {network.task_key!r} instead of the latent; "
-                    "include gin/networks/latent_mlp.gin"
-                )
+        fix = "include gin/networks/latent_mlp.gin"
+        check_task_key("LatentSAC", "latent", fix, actor=self.actor, critic=self.critic)
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.tensor(alpha).log(), requires_grad=learn_alpha)
         self.discount, self.smoothing, self.learns_alpha = discount, smoothing, learn_alpha

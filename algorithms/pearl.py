@@ -13,7 +13,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from algorithms.base import Metrics, OffPolicyMetaAlgorithm, Sizes
+from algorithms.base import Metrics, OffPolicyMetaAlgorithm, Sizes, check_task_key
 from algorithms.optimizers import ClippedOptimizer
 from algorithms.targets import soft_update
 
@@ -143,12 +143,8 @@ class PEARL(OffPolicyMetaAlgorithm):
         self.latent_dim = int(self.encoder.latent_dim)
         dims = (sizes.observation_dim, sizes.action_dim, self.latent_dim)
         self.actor, self.critic = actor(*dims), critic(*dims)
-        for name, network in (("actor", self.actor), ("critic", self.critic)):
-            if getattr(network, "task_key", "latent") != "latent":
-                raise ValueError(
-                    f"PEARL.{name} reads {network.task_key!r} instead of the latent; "
-                    "include gin/networks/latent_mlp.gin"
-                )
+        fix = "include gin/networks/latent_mlp.gin"
+        check_task_key("PEARL", "latent", fix, actor=self.actor, critic=self.critic)
         self.value = None if value is None else value(dims[0], 1, self.latent_dim)
         self.target = copy.deepcopy(self._followed).requires_grad_(False)
         if value is None:

@@ -1,6 +1,5 @@
 """What a suite of tasks is: a named, frozen family that holds no simulator."""
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from envs.arguments import check_whole
 from envs.arrays import Rules
+from envs.cores import usable_cores
 from envs.episodes import Build, Seed, Task
 from envs.gym_vector import GymVector
 from envs.vector import Vector, VectorTasks
@@ -236,7 +236,7 @@ class Suite(ABC):
 
     def start(self, tasks: Sequence[Task], rules: Rules, seed: int, purpose: str) -> Vector:
         """The vector of arguments that were checked: a simulator for each environment."""
-        workers = _cores() if self._workers is None else self._workers
+        workers = max(1, int(usable_cores())) if self._workers is None else self._workers
         return VectorTasks(
             self.build(tasks),
             tasks,
@@ -258,10 +258,3 @@ def closest(word: str, known: Sequence[str]) -> str:
     """A hint for an error message: the known word most like this one."""
     match = get_close_matches(str(word), known, n=1, cutoff=0.0)
     return f"; did you mean {match[0]!r}?" if match else ""
-
-
-def _cores() -> int:
-    """Cores this process may use: a cluster's job often has few of a node's."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

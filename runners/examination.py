@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from envs.cores import usable_cores
 from runners import rendering
 from runners.requirements import canonical, installed, pins, requirements, satisfies
 
@@ -274,15 +275,6 @@ def measured() -> Iterator[Finding]:
 def _compared(what: str, text: str, share: float, fix: str) -> Finding:
     text += f", {share:.2f} times the speed in docs/performance.md (two cores)"
     return Finding(NOTE, what, text, fix) if share < SLOW else Finding(GOOD, what, text)
-
-
-def usable_cores() -> float:
-    """Cores by the process's mask and its container's quota."""
-    mask = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _read("/sys/fs/cgroup/cpu.max").split()
-    if len(quota) == 2 and quota[0].isdecimal():
-        return min(float(mask), int(quota[0]) / int(quota[1]))
-    return float(mask)
 
 
 def _ask(command: list[str], timeout: float = 120.0) -> tuple[dict[str, Any], str]:

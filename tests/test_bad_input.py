@@ -193,6 +193,14 @@ BAD_META = {
         [POSTERIOR, NAVIGATION, "--gin=train.evaluator = @PosteriorEvaluator()"],
         ["PosteriorEvaluator", "CAVIA", "train.evaluator = @MetaEvaluator()"],
     ),
+    "a latent for networks that are told the task": (
+        [MTSAC, "--gin=Critic.task_key = 'latent'"],
+        ["SAC.critic", "'latent'", "'task_id'", "PEARL"],
+    ),
+    "MUST with networks that read a latent": (
+        ["--gin_file=gin/quick/must_point_mass.gin", "--gin=Actor.task_key = 'latent'"],
+        ["SAC.actor", "'latent'", "'task_id'"],
+    ),
     "PEARL without a latent for its networks": (
         [POINT_ROBOT, "--gin=Actor.task_key = 'task_id'"],
         ["PEARL.actor", "task_id", "gin/networks/latent_mlp.gin"],

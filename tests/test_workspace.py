@@ -17,7 +17,8 @@ PACKAGES = (*LEAVES, "runners")
 MODULES = [f for p in PACKAGES for f in sorted((ROOT / p).glob("*.py"))]
 TESTS = [f for p in PACKAGES for f in sorted((ROOT / p / "tests").rglob("*.py"))]
 IMPORTS = (ast.Import, ast.ImportFrom)
-ABSTRACT = ("envs.suite", "envs.vector", "algorithms.base")  # what says only the shape of a part
+# What says only the shape of a part, and what is no part.
+ABSTRACT = ("envs.suite", "envs.vector", "algorithms.base", "envs.cores")
 
 
 def _name(file: Path) -> str:

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from envs import cores
+from envs import suite as suite_module
 from envs.arrays import told
 from envs.changes import LocationChange, TimedChange
 from envs.ct_graph import CTGraphSuite
@@ -268,10 +270,29 @@ def test_gin_part_builds_its_suite(part):
         assert len(sampled(made, count, split)) == count
 
 
-def test_the_default_is_a_worker_for_each_core_the_process_may_use(monkeypatch):
-    """As in a job that owns one core of many."""
+@pytest.mark.parametrize(
+    ("mask", "quota", "usable"),
+    [
+        ({0}, "max 100000", 1.0),  # a job that owns one core of many
+        (set(range(64)), "max 100000", 64.0),
+        (set(range(64)), "250000 100000", 2.5),  # a container that may use a share of them all
+        ({0, 1}, "400000 100000", 2.0),
+        ({0, 1}, "", 2.0),
+        ({0, 1}, None, 2.0),
+    ],
+)
+def test_cores_that_may_be_used(monkeypatch, tmp_path, mask, quota, usable):
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: mask, raising=False)
+    monkeypatch.setattr(cores, "QUOTA", tmp_path / "cpu.max")
+    if quota is not None:
+        cores.QUOTA.write_text(quota + "\n")
+    assert cores.usable_cores() == usable
+
+
+@pytest.mark.parametrize("usable", [0.5, 1.0, 1.9])
+def test_the_default_is_a_worker_for_each_core_the_process_may_use(monkeypatch, usable):
+    monkeypatch.setattr(suite_module, "usable_cores", lambda: usable)
     suite = PointMassSuite(2, workers=None)
     with closing(suite.vector(suite.tasks(), 0)) as vector:
         assert len(vector.worker_pids) == 1
