@@ -14,17 +14,18 @@ from tensordict import TensorDict
 
 from runners.checkpoint import Checkpointer
 from runners.config import ConfigError
+from runners.parts import Parts
 from runners.preflight import GIB, Needs, free_disk, free_memory
 from runners.progress import duration
 
 STEPS, UPDATES = 3, 3
 
 
-def rehearse(parts: Any, total_steps: int, wanted: Needs, console: Console | None = None) -> None:
+def rehearse(parts: Parts, total_steps: int, wanted: Needs, console: Console | None = None) -> None:
     """Check the environments, collect, update, evaluate, save and load; print what a run takes.
 
     Args:
-        parts: the run, put together (`runners.training.Parts`).
+        parts: the run, put together.
         total_steps: environment steps of the whole run.
         wanted: memory and disk of the run.
         console: where the table goes; standard output if None.
@@ -114,7 +115,7 @@ def _check_step(td: TensorDict, spec: Any, names: list[str]) -> None:
                     raise ConfigError(f"task {name}: {key} is not finite")
 
 
-def _save_and_load(parts: Any) -> float:
+def _save_and_load(parts: Parts) -> float:
     """Seconds for one checkpoint of the run as it stands, after checking that it reads back."""
     with tempfile.TemporaryDirectory() as folder:
         parts.logger.bind(Path(folder) / "run")
@@ -140,7 +141,7 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def _report(
-    parts: Any, total_steps: int, wanted: Needs, seconds: dict[str, float], console: Console
+    parts: Parts, total_steps: int, wanted: Needs, seconds: dict[str, float], console: Console
 ) -> None:
     loop, evaluator = parts.loop, parts.evaluator
     whole = loop.whole(total_steps, seconds["step"], seconds["update"])

@@ -18,6 +18,7 @@ import torch
 
 from runners import config, preflight, training
 from runners.config import ConfigError
+from runners.parts import Parts
 from runners.run_folder import RunFolder
 from runners.status import DONE, read_status
 
@@ -65,7 +66,7 @@ def look(request: Request, configuration: Request) -> dict[str, Any]:
         config.parse(files, [*bindings, *own, *config.seed_bindings(seeds[0]), *here], paths)
     found: dict[str, Any] = {}
 
-    def note(parts: training.Parts, run: RunFolder, needs: preflight.Needs) -> None:
+    def note(parts: Parts, run: RunFolder, needs: preflight.Needs) -> None:
         experiment = run.path.parent.name
         for seed in seeds:
             folder = RunFolder(workdir, experiment, seed)

@@ -1,18 +1,17 @@
 """`train`: the only place where a loop and the services meet."""
 
 import functools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import gin
-import psutil
 import torch
 from absl import logging
-from torch import Tensor, nn
+from torch import nn
 
 from runners import (
     config,
+    driving,
     meta_off_policy,
     meta_on_policy,
     off_policy,
@@ -26,12 +25,13 @@ from runners.evaluation import Evaluator
 from runners.health import NonFiniteError
 from runners.logs import Logger
 from runners.manifest import DamagedError
+from runners.parts import Loop, Parts
 from runners.policy_file import export_policy
 from runners.progress import Progress
 from runners.rehearsal import rehearse
 from runners.run_folder import RunFolder
 from runners.seeding import GlobalStreams
-from runners.signals import Interruption, Signals
+from runners.signals import Signals
 from runners.status import DONE, FAILED, INTERRUPTED, RUNNING, log_file, write_status
 from runners.storage import save_state
 
@@ -41,69 +41,6 @@ LOOPS = (
     meta_off_policy.MetaOffPolicyLoop,
 )
 """Known to gin wherever `train` is, so that parts may bind what the loop keeps for them."""
-
-
-class Loop(Protocol):
-    """A training regime: an iterator of `(environment steps, metrics)`."""
-
-    unit: str
-    step: int
-    updates: int
-    pending: bool
-    closing: bool
-    replay: Any
-
-    def __iter__(self) -> Iterator[tuple[int, dict[str, Tensor]]]:
-        """The loop itself."""
-
-    def __next__(self) -> tuple[int, dict[str, Tensor]]:
-        """One vector step or one update."""
-
-    def close(self) -> None:
-        """Release the environments."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on exactly."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
-
-
-@dataclass
-class Parts:
-    """A run, put together."""
-
-    suite: Any
-    learner: Any
-    loop: Any
-    evaluator: Any
-    commit_evaluator: Evaluator | None
-    logger: Logger
-    checkpointer: Checkpointer
-    progress: Progress
-    streams: GlobalStreams
-    recorder: Any = None
-    evaluated: dict[str, int] = field(default_factory=lambda: {"step": -1})
-
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint holds, in the order in which it is restored."""
-        parts = {"learner": self.learner, "loop": self.loop, "evaluated": _Entry(self.evaluated)}
-        if self.evaluator is not None:
-            parts["evaluator"] = self.evaluator
-        return {**parts, "logger": self.logger, "random": self.streams}
-
-
-class _Entry:
-    """A plain dict among the parts of a checkpoint."""
-
-    def __init__(self, values: dict[str, int]) -> None:
-        self.values = values
-
-    def state_dict(self) -> dict[str, int]:
-        return dict(self.values)
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.values.update(state)
 
 
 @gin.configurable
@@ -269,7 +206,7 @@ def _run(
         run.note_operative(config.operative_text())
         status(RUNNING, step=loop.step)
         with parts.progress:
-            finished = _drive(parts, run, signals, total_steps, text)
+            finished = driving.drive(parts, run, signals, total_steps, text)
         run.note_operative(config.operative_text())
         saved = parts.checkpointer.save(loop.step, **parts.state())
         if finished:
@@ -330,72 +267,3 @@ def _open(parts: Parts, run: RunFolder, total_steps: int, text: str, resume: str
         title=title,
         unit=parts.loop.unit,
     )
-
-
-def _drive(parts: Parts, run: RunFolder, signals: Signals, total_steps: int, text: str) -> bool:
-    """The loop of the whole project; whether it reached the end."""
-    loop, evaluator, checkpointer = parts.loop, parts.evaluator, parts.checkpointer
-    try:
-        _evaluate_if_due(parts, run, signals, text)  # an evaluation that a signal cut short
-        while not signals.requested and (loop.step < total_steps or loop.pending):
-            commits = loop.closing and parts.learner.commits
-            before = _around_commit(parts, "before") if commits else {}
-            step, metrics = next(loop)
-            if before:
-                parts.logger.write(step, {**before, **_around_commit(parts, "after")})
-            if metrics:
-                metrics = parts.logger.write(step, {**metrics, **_used()})
-            parts.progress.update(step, metrics, loop.updates)
-            _evaluate_if_due(parts, run, signals, text)
-            if checkpointer.due(step):
-                checkpointer.save(step, **parts.state())
-        if not signals.requested and evaluator and parts.evaluated["step"] != loop.step:
-            _evaluate(parts, run, signals, text)
-    except Interruption:
-        return False
-    return not signals.requested
-
-
-def _used() -> dict[str, float]:
-    """Memory now, and processor time since the process began, ended workers included."""
-    process = psutil.Process()
-    times = process.cpu_times()
-    spent = times.user + times.system + times.children_user + times.children_system
-    return {"sys/rss_gib": process.memory_info().rss / preflight.GIB, "sys/cpu_s": spent}
-
-
-def _evaluate_if_due(parts: Parts, run: RunFolder, signals: Signals, text: str) -> None:
-    if parts.evaluator is None or parts.loop.pending:
-        return  # in the middle of the updates of this step
-    if parts.evaluator.due(parts.loop.step) and not signals.requested:
-        _evaluate(parts, run, signals, text)
-
-
-def _evaluate(parts: Parts, run: RunFolder, signals: Signals, text: str) -> None:
-    """Evaluate, and tell everybody; a signal drops it, and the resumed run does it again."""
-    step, evaluator = parts.loop.step, parts.evaluator
-    assert evaluator is not None
-    before = evaluator.state_dict()
-    try:
-        with signals.at_once():
-            metrics = evaluator(parts.suite, parts.learner)
-    except Interruption:
-        evaluator.load_state_dict(before)  # it may have been made, but nobody heard of it
-        raise
-    parts.learner.evaluated(evaluator.success)
-    parts.evaluated["step"] = step
-    parts.progress.update(step, parts.logger.write(step, {**metrics, **_used()}))
-    evaluator.write_result(run.results, step, parts.suite, metrics)
-    if evaluator.score(metrics) > parts.checkpointer.best_score:
-        parts.checkpointer.mark_best(step, evaluator.score(metrics), learner=parts.learner)
-    if parts.recorder is not None:
-        parts.recorder(run.path, step, parts.suite, parts.learner, text)
-
-
-def _around_commit(parts: Parts, when: str) -> dict[str, float]:
-    """Success rates `commit/success_rate_<when>` and of each task; nothing unless asked for."""
-    if parts.commit_evaluator is None:
-        return {}
-    metrics = parts.commit_evaluator(parts.suite, parts.learner)
-    tag, new = "eval/success_rate", f"commit/success_rate_{when}"
-    return {k.replace(tag, new): v for k, v in metrics.items() if k.startswith(tag)}
