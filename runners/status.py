@@ -26,7 +26,7 @@ def write_status(
     reason: str | None = None,
     exit_code: int | None = None,
 ) -> None:
-    """Replace `status.json` atomically; a full disk is warned of and survived.
+    """Replace `status.json` atomically; on a full disk, write over it, or warn.
 
     Args:
         folder: the run's.
@@ -50,12 +50,18 @@ def write_status(
         "host": socket.gethostname(),
         "time": time.time(),
     }
+    path, text = Path(folder) / "status.json", json.dumps(status, indent=1) + "\n"
     try:
-        write_atomically(Path(folder) / "status.json", json.dumps(status, indent=1) + "\n")
+        write_atomically(path, text)
     except OSError as error:
         if not disk_is_full(error):
             raise
-        log.warning("Disk full: status.json still says something older than %s", state)
+        try:
+            with path.open("r+") as file:  # over the old one, where it has its room already
+                file.write(text)
+                file.truncate()
+        except OSError:
+            log.warning("Disk full: status.json still says something older than %s", state)
 
 
 def read_status(folder: Path | str) -> dict[str, Any] | None:

@@ -237,8 +237,11 @@ def test_status(tmp_path, monkeypatch, caplog):
 
     monkeypatch.setattr(files.os, "fsync", full)
     write_status(tmp_path, "DONE", step=7)
-    assert read_status(tmp_path)["step"] == 6 and "Disk full" in caplog.text
+    assert read_status(tmp_path)["step"] == 7 and not caplog.text  # in the room of the old one
     assert sorted(os.listdir(tmp_path)) == ["status.json"]
+    (tmp_path / "status.json").unlink()
+    write_status(tmp_path, "DONE", step=8)
+    assert read_status(tmp_path) is None and "Disk full" in caplog.text
 
 
 def test_log_file(tmp_path):
