@@ -1,10 +1,13 @@
 """What the command lines of `runners` have in common: gin's flags, --help, errors, exit codes."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
 from absl import flags
+
+from runners.signals import STOPPING
 
 # Threads of one product wait for each other at its end, by default spinning: where another process
 # holds a core they spin as long as it does, and an update takes many times as long. So they spin
@@ -82,9 +85,12 @@ def run_program(main: Callable[[Sequence[str]], int]) -> int:
     """Run a program on the process's arguments; two ends that are no faults are quiet.
 
     Returns:
-        What `main` does; `RESUMABLE` if Ctrl-C ended it where nobody waits for a signal, since the
-        same command begins anew or goes on; `FAILED` if nobody reads its output any more.
+        What `main` does; `RESUMABLE` if a request to stop ended it where nobody waits for one,
+        since the same command begins anew or goes on; `FAILED` if nobody reads its output any more.
     """
+    for number in STOPPING:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
     try:
         code = main(sys.argv)
         sys.stdout.flush()

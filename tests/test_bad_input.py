@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from runners import preflight, train
+from runners.signals import STOPPING
 
 ROOT = Path(__file__).resolve().parents[1]
 POINT_MASS = "--gin_file=gin/quick/must_point_mass.gin"
@@ -468,7 +469,8 @@ def test_ends_that_are_no_faults_have_no_traceback(ending, tmp_path):
     assert len(done.stderr.splitlines()) == (1 if ending == "ctrl-c" else 0), done.stderr
 
 
-def test_ctrl_c_while_it_starts(tmp_path):
+@pytest.mark.parametrize("number", STOPPING)
+def test_a_request_to_stop_while_it_starts(number, tmp_path):
     (tmp_path / "slow_part.py").write_text(
         "import time\nprint('begun', flush=True)\ntime.sleep(60)\n"
     )
@@ -479,10 +481,10 @@ def test_ctrl_c_while_it_starts(tmp_path):
         text=True,
         env=environment() | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"},
         cwd=ROOT,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in background
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # ignored in background
     )
     assert process.stdout.readline() == "begun\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 75
     assert err == "interrupted\n"
