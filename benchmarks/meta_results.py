@@ -53,7 +53,8 @@ other work ran. A seed gives the same numbers on the same processor only: where 
 another way, runs of this length come apart.
 
 {commands}
-    python -m runners.evaluate runs/<run>/seed_<seed> --tasks=1000 --seed=1
+    python -m runners.evaluate runs/cavia_navigation/seed_42 --tasks=1000 --seed=1
+    python -m runners.evaluate runs/nm_cavia_navigation/seed_42 --tasks=300 --seed=1
     python benchmarks/meta_results.py runs --out docs/results
 
 This page is written by the last command from the runs' metrics.jsonl, with the pictures that the
@@ -62,9 +63,9 @@ there stays as it was. In a picture a thin line is the return before adaptation 
 one that after the last gradient step; one seed has no interval. The same command writes
 `adaptation.png`, the last return after each number of steps. The first evaluation follows the tenth
 iteration; the best is the one with the highest return after the last step, chosen on these very
-tasks. Rows of 1000 tasks are those of `evaluate`, with the half width of a 95 % interval. No step
-of the trust region may come to a divergence of 0.01; one that is refused leaves the weights as they
-are.
+tasks. Rows of 300 and 1000 tasks are those of `evaluate`, with the half width of a 95 % interval.
+No step of the trust region may come to a divergence of 0.01; one that is refused leaves the weights
+as they are.
 
 {tables}
 ## {expected}
@@ -72,7 +73,7 @@ are.
 2D navigation was to reach, by iteration 100: before adaptation better than -60; after one step
 better than that by 5, and better than -40; after two no worse than after one. By iteration 500:
 about -38 to -45 before, better than -20 after one step, better than -10 after two or more; this is
-judged on 1000 tasks, since the 20 are nearer than most: a policy that stays at the start gets -38.3
+judged on more tasks, since the 20 are nearer than most: a policy that stays at the start gets -38.3
 on average and -35.6 on them. MAML's authors print -40.4, -11.7, -3.3 for theirs, which moves all
 weights and halves its step after the first; CAVIA's is as long each time, and is trained for the
 first alone. On the CT-graph success was to be above 0.6 after one step and above 0.8 after four,
@@ -100,10 +101,11 @@ def finished(folder: Path, names: Iterable[str]) -> list[Run]:
     """The runs under `<folder>/<name>/seed_<n>` that wrote an evaluation after their last step."""
     runs = []
     for name in names:
-        for path in sorted((folder / name).glob("seed_*")):
-            records = read_records(path / "metrics.jsonl")
+        seeds = [int(path.name.removeprefix("seed_")) for path in (folder / name).glob("seed_*")]
+        for seed in sorted(seeds):
+            path = folder / name / f"seed_{seed}"
             if '"DONE"' in (path / "status.json").read_text():
-                runs.append((name, int(path.name.removeprefix("seed_")), records))
+                runs.append((name, seed, read_records(path / "metrics.jsonl")))
     return runs
 
 

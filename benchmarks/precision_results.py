@@ -11,6 +11,7 @@ from two_tasks import make_page
 METHODS = {
     "mtsac_two_tasks": "MT-SAC, fp32",
     "mtsac_two_tasks_bf16": "MT-SAC, bf16_matmul",
+    "mtsac_two_tasks_autocast": "MT-SAC, autocast",
 }
 THRESHOLDS = dict.fromkeys(METHODS, (0.8, 0.9))
 SUCCESS = Picture(
@@ -20,13 +21,15 @@ SUCCESS = Picture(
 PAGE = """# Learning in lower precision
 
 MT-SAC in the setting of [must.md](must.md), reach-v3 and drawer-close-v3 of Meta-World v3, in fp32
-and with `SAC.precision = "bf16_matmul"`; figures are success at 30, 35 and 40 thousand steps of
-each task, as there. The processor is an AMD EPYC that has bfloat16 arithmetic (AVX-512, no AMX);
-other work ran beside, and the minutes are rough. "autocast" has not been compared.
+and with the two other values of `SAC.precision`; figures are success at 30, 35 and 40 thousand
+steps of each task, as there. The processor is an AMD EPYC that has bfloat16 arithmetic (AVX-512, no
+AMX); other work ran beside, and the minutes are rough.
 
     python -m runners.train --gin_file=gin/quick/mtsac_two_tasks.gin --seed=<seed>
     python -m runners.train --gin_file=gin/quick/mtsac_two_tasks.gin --seed=<seed> \\
         --gin="PRECISION = 'bf16_matmul'" --gin="train.experiment = 'mtsac_two_tasks_bf16'"
+    python -m runners.train --gin_file=gin/quick/mtsac_two_tasks.gin --seed=<seed> \\
+        --gin="PRECISION = 'autocast'" --gin="train.experiment = 'mtsac_two_tasks_autocast'"
     python benchmarks/precision_results.py runs --out docs/results
 
 This page is written by the last command from the runs' metrics.jsonl, with the picture that the
