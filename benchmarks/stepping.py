@@ -3,7 +3,8 @@
     python benchmarks/stepping.py [--benchmarks MT10,MT50] [--rounds 5] [--cores 2] [--json FILE]
 
 Every window is one episode of 500 vector steps under the same uniform actions, resets included.
-Windows of all systems alternate, and the figure is the median window; only ratios mean anything.
+Windows of all systems alternate in random order, and the figure is the median window; only ratios
+mean anything.
 The limit is what all cores together do in MuJoCo alone: each process repeats the controls of a
 recorded episode, five physics steps and one forward pass for each, and no reset.
 A second table times single steps and repeated resets, one process, upstream's classes and ours.
@@ -156,9 +157,11 @@ def stepping(benchmark: str, rounds: int, cores: int) -> dict[str, float]:
     windows[f"{ours}, gymnasium's face"] = lambda: gymnasium_window(face, actions)
     windows[f"{ours}, arrays alone"] = lambda: array_window(made[ours], actions)
     taken: dict[str, list[float]] = {name: [] for name in windows}
+    order, shuffled = np.random.default_rng(0), list(windows)
     for _ in range(rounds):
-        for name, window in windows.items():
-            taken[name].append(seconds(window))
+        order.shuffle(shuffled)  # a core that was idle in the window before starts slowly
+        for name in shuffled:
+            taken[name].append(seconds(windows[name]))
     for vector in made.values():
         vector.close()
     limit.close()
