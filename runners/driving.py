@@ -9,7 +9,21 @@ from runners.signals import Interruption, Signals
 
 
 def drive(parts: Parts, run: RunFolder, signals: Signals, total_steps: int, text: str) -> bool:
-    """The loop of the whole project; whether it reached the end."""
+    """Step the loop, evaluate and save when due.
+
+    Args:
+        parts: the run, put together and restored.
+        run: its folder, which evaluations are written to.
+        signals: where a request to stop is noted.
+        total_steps: what the loop counts, environment steps or iterations, until the end.
+        text: the gin text of the run, for its videos.
+
+    Returns:
+        Whether the end was reached; False after a request to stop.
+
+    Raises:
+        NonFiniteError: too many updates in a row gave numbers that are not finite.
+    """
     loop, evaluator, checkpointer = parts.loop, parts.evaluator, parts.checkpointer
     try:
         _evaluate_if_due(parts, run, signals, text)  # an evaluation that a signal cut short

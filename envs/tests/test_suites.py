@@ -290,9 +290,9 @@ def test_cores_that_may_be_used(monkeypatch, tmp_path, mask, quota, usable):
     assert cores.usable_cores() == usable
 
 
-@pytest.mark.parametrize("usable", [0.5, 1.0, 1.9])
-def test_the_default_is_a_worker_for_each_core_the_process_may_use(monkeypatch, usable):
+@pytest.mark.parametrize(("usable", "workers"), [(0.5, 1), (1.9, 1), (2.7, 2)])
+def test_the_default_is_a_worker_for_each_core_the_process_may_use(monkeypatch, usable, workers):
     monkeypatch.setattr(suite_module, "usable_cores", lambda: usable)
     suite = PointMassSuite(2, workers=None)
     with closing(suite.vector(suite.tasks(), 0)) as vector:
-        assert len(vector.worker_pids) == 1
+        assert len(vector.worker_pids) == workers
