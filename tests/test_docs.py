@@ -230,9 +230,13 @@ time.sleep(30)
 """
 
 
+@pytest.mark.parametrize("slow", [False, True])
 @pytest.mark.parametrize("sent", [signal.SIGUSR1, signal.SIGTERM, None])
-def test_batch_script(sent, tmp_path):
-    """It hands signals on, waits for the training, asks for a new turn on 75, and only then."""
+def test_batch_script(sent, slow, tmp_path):
+    """It hands signals on, waits for the training, asks for a new turn on 75, and only then.
+
+    Slow, it rests before each command, so that the training has ended when it next looks.
+    """
     ((_, script),) = blocks("cluster.md", "bash")
     (tmp_path / "train.sbatch").write_text(script)
     (tmp_path / "python").write_text(TRAINER.format(python=sys.executable))
@@ -241,11 +245,14 @@ def test_batch_script(sent, tmp_path):
         (tmp_path / name).chmod(0o755)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     slurm = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "77", "PATH": path}
-    command = ["bash", "train.sbatch", "--gin=A = 'b c'", *([] if sent else ["--finish"])]
+    rest = ["-T", "-c", "trap 'sleep 0.1' DEBUG; . ./train.sbatch", "train.sbatch"]
+    begin = rest if slow else ["train.sbatch"]
+    command = ["bash", *begin, "--gin=A = 'b c'", *([] if sent else ["--finish"])]
     job = subprocess.Popen(command, cwd=tmp_path, env=environment(**slurm))
     deadline = time.monotonic() + 20
     while not (tmp_path / "words").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
+    time.sleep(1.0 if slow else 0.1)  # until it catches signals
     if sent:
         job.send_signal(sent)
     assert job.wait(timeout=20) == (75 if sent else 0)
