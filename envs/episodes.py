@@ -72,6 +72,18 @@ class Environment(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
     rate = 10.0
     needs_gl = False
 
+    def simulate(self, action: Any) -> None:
+        """The first part of a step, what the simulator does of it; `outcome` is the rest.
+
+        A `Chunk` asks all its environments for the first part and then for the rest: physics and
+        Python push each other out of the processor's caches.
+        """
+        self._action = action
+
+    def outcome(self) -> tuple[NDArray[np.float64], Any, bool, bool, dict[str, Any]]:
+        """What `step` returns, after `simulate`."""
+        return self.step(self._action)
+
     def snapshot(self) -> dict[str, Any]:
         """Everything the future depends on, as dicts, lists, scalars and numpy arrays."""
         raise NotImplementedError
@@ -146,11 +158,15 @@ class Chunk:
 
     def step(self) -> None:
         """Read "action", write what follows; see `envs.arrays.Rules` for the end of an episode."""
-        for i in range(len(self._tasks)):
-            if self._done[i]:
+        actions = self._arrays["action"].copy()
+        for environment, done, action in zip(self._environments, self._done, actions, strict=True):
+            if not done:
+                environment.simulate(action)
+        for i, done in enumerate(self._done):
+            if done:
                 self._rest(i)
             else:
-                self._step(i)
+                self._finish(i)
 
     def assign(self, tasks: Sequence[Task]) -> None:
         """New tasks, which take effect where the next episode begins."""
@@ -239,11 +255,9 @@ class Chunk:
         self._arrays["valid"][i] = False
         silence(self._arrays, i)
 
-    def _step(self, i: int) -> None:
+    def _finish(self, i: int) -> None:
         arrays, rules = self._arrays, self._rules
-        observation, reward, terminated, truncated, info = self._environments[i].step(
-            arrays["action"][i].copy()
-        )
+        observation, reward, terminated, truncated, info = self._environments[i].outcome()
         self._elapsed[i] += 1
         success = bool(info["success"])
         terminated = terminated or (rules.terminate_on_success and success)

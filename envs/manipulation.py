@@ -59,6 +59,8 @@ class ManipulationEnv(Environment):
         made = accelerate(kind) if accelerated else kind
         self.simulator: Any = made(reward_function_version=reward_version)
         self.simulator.set_task(self._upstream[0])
+        # Upstream's own class does all of a step at once.
+        self._simulate = self.simulator.simulate if accelerated else None
         self._broken = self.simulator.data.warning.number[BROKEN]  # a live view
         space: Any = self.simulator.sawyer_observation_space
         self.observation_space = space
@@ -77,7 +79,22 @@ class ManipulationEnv(Environment):
         self, action: NDArray[np.float32]
     ) -> tuple[NDArray[np.float64], float, bool, bool, dict[str, Any]]:
         """Upstream's step; the info also says whether MuJoCo gave up ("unstable")."""
-        observation, reward, terminated, _, info = self.simulator.step(action)
+        return self._told(self.simulator.step(action))
+
+    def simulate(self, action: NDArray[np.float32]) -> None:
+        """See `Environment`."""
+        self._action = action
+        if self._simulate is not None:
+            self._simulate(action)
+
+    def outcome(self) -> tuple[NDArray[np.float64], float, bool, bool, dict[str, Any]]:
+        """See `Environment`."""
+        simulator = self.simulator
+        step = simulator.step if self._simulate is None else simulator.outcome
+        return self._told(step(self._action))
+
+    def _told(self, step: Any) -> tuple[NDArray[np.float64], float, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, _, info = step
         info["unstable"] = any(self._broken.tolist())
         return observation, float(reward), bool(terminated), False, info
 

@@ -150,6 +150,7 @@ class NamedData(mujoco.MjData):  # type: ignore[misc]
         super().__init__(model)
         for kind in ("body", "site", "geom", "joint"):
             setattr(self, kind, Views(getattr(super(), kind)).__getitem__)
+        self.hand, self.hand_quat, self.fingers = self.mocap_pos, self.mocap_quat, self.ctrl
 
 
 class Layer(SawyerXYZEnv):
@@ -219,18 +220,26 @@ class Layer(SawyerXYZEnv):
             or not self._set_task_called
         ):
             return super().step(action)  # or its error
+        self.simulate(action)
+        return self.outcome(action)
+
+    def simulate(self, action: Array) -> None:
+        """The physics of a step with four numbers, within an episode."""
         model, data = self.model, self.data
-        mocap = data.mocap_pos[0]
-        moved = mocap + ufunc_clip(action[:3], -ONE, ONE) * self.action_scale
-        ufunc_clip(moved, self.mocap_low, self.mocap_high, mocap)
-        data.mocap_quat[0] = GRIPPER_DOWN
-        fingers, grip = data.ctrl, action[3]
+        hand = data.hand[0]
+        moved = hand + ufunc_clip(action[:3], -ONE, ONE) * self.action_scale
+        ufunc_clip(moved, self.mocap_low, self.mocap_high, hand)
+        data.hand_quat[0] = GRIPPER_DOWN
+        fingers, grip = data.fingers, action[3]
         fingers[0] = grip
         fingers[1] = -grip
         mujoco.mj_step(model, data, nstep=self.frame_skip)
         mujoco.mj_rnePostConstraint(model, data)
         self.curr_path_length += 1
         mujoco.mj_forward(model, data)
+
+    def outcome(self, action: Array) -> Any:
+        """What follows from `simulate`: what `step` returns."""
         space = self.sawyer_observation_space
         observation = ufunc_clip(self._get_obs(), space.low, space.high)
         self._last_stable_obs = observation

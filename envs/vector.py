@@ -118,10 +118,10 @@ class Vector:
             ValueError: an action of the wrong shape or kind, not finite, or not one there is.
             RuntimeError: not reset yet, closed, or workers that fail again and again.
         """
-        action = td["action"].detach().cpu()
+        action = td["action"]
         if action.dtype is torch.bfloat16:  # which numpy does not have
             action = action.float()
-        self.advance(action.numpy())
+        self.advance(action.numpy(force=True))
         td["next"] = self._next()
         return td
 

@@ -31,7 +31,9 @@ from envs.arrays import Arrays, Rules, block, block_size, silence
 from envs.episodes import Build, Chunk, Seed, Task
 
 TICKET = struct.Struct("<q")
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+SETTINGS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""A chunk's models are far apart: with small pages, steps wait for addresses. Of Linux alone."""
 GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 AWAKE = 1e-3
 """Seconds that a worker looks out for the next message before it sleeps."""
@@ -362,8 +364,9 @@ def _die_with_parent() -> None:
 @contextmanager
 def _child_settings() -> Iterator[None]:
     """One thread for the libraries of a child, and no Ctrl-C before it learned to ignore it."""
-    saved = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    settings = {name: os.environ.get(name, value) for name, value in HUGE_PAGES.items()} | SETTINGS
+    saved = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
     try:
         yield

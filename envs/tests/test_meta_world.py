@@ -141,8 +141,8 @@ def scripted(vector, steps, start=None):
     policies = [ENV_POLICY_MAP[task.name]() for task in vector.tasks]
     for i, environment in enumerate(environments):
 
-        def step(action, i=i, environment=environment):
-            result = type(environment).step(environment, action)
+        def outcome(i=i, environment=environment):
+            result = type(environment).outcome(environment)
             exact[i] = result[0]
             log[i].append((result[1], float(result[4]["success"])))
             return result
@@ -152,7 +152,7 @@ def scripted(vector, steps, start=None):
             exact[i] = result[0]
             return result
 
-        environment.step, environment.reset = step, reset
+        environment.outcome, environment.reset = outcome, reset
         if start is not None:
             exact[i] = environment.simulator._last_stable_obs
     if start is None:
@@ -165,7 +165,7 @@ def scripted(vector, steps, start=None):
             assert td["next", "reward"][i].item() == np.float32(rows[-1][0])
             assert td["next", "success"][i].item() == bool(rows[-1][1])
     for environment in environments:
-        del environment.step, environment.reset
+        del environment.outcome, environment.reset
     return log
 
 

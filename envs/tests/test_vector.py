@@ -188,6 +188,27 @@ def test_bad_actions_and_order():
         vector.reset()
 
 
+def test_all_environments_simulate_before_one_of_them_tells_and_the_resting_do_neither():
+    with PointMassSuite(3).vector(autoreset=False, terminate_on_success=True) as vector:
+        vector.reset()
+        calls = []
+        for i, environment in enumerate(vector._chunk._environments):
+
+            def simulate(action, i=i, environment=environment):
+                calls.append(("simulate", i, action.tolist()))
+                type(environment).simulate(environment, action)
+
+            def outcome(i=i, environment=environment):
+                calls.append(("outcome", i))
+                return type(environment).outcome(environment)
+
+            environment.simulate, environment.outcome = simulate, outcome
+        vector._chunk._done[1] = True
+        vector.step(TensorDict({"action": torch.tensor([[0.5, 1], [0, 0], [0, -1]])}, [3]))
+        acted = [("simulate", 0, [0.5, 1.0]), ("simulate", 2, [0.0, -1.0])]
+        assert calls == [*acted, ("outcome", 0), ("outcome", 2)]
+
+
 def test_an_unstable_simulator_ends_the_episode(monkeypatch):
     with PointMassSuite(2).vector() as vector:
         td = vector.reset()

@@ -118,6 +118,20 @@ def test_answers_to_an_interrupted_call_are_passed_over():
         assert (plain == other).all()
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/environ"), reason="no /proc")
+@pytest.mark.parametrize("own", [None, "glibc.malloc.perturb=0"])
+def test_workers_have_one_thread_and_huge_pages_unless_told_otherwise(monkeypatch, own):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    if own:
+        monkeypatch.setenv("GLIBC_TUNABLES", own)
+    before = dict(os.environ)
+    with PointMassSuite(2, workers=1).vector() as vector:
+        settings = Path(f"/proc/{vector.worker_pids[0]}/environ").read_bytes().decode().split("\0")
+    assert "OMP_NUM_THREADS=1" in settings
+    assert f"GLIBC_TUNABLES={own or 'glibc.malloc.hugetlb=1'}" in settings
+    assert dict(os.environ) == before
+
+
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core")
 def test_one_worker_for_each_core_keeps_to_it_fewer_do_not():
     before = os.sched_getaffinity(0)
