@@ -9,10 +9,8 @@ to the whole group, and end when their parent does.
 
 import multiprocessing
 import os
-import pickle
 import select
 import signal
-import struct
 import threading
 import time
 import traceback
@@ -29,8 +27,8 @@ import numpy as np
 
 from envs.arrays import Arrays, Rules, block, block_size, silence
 from envs.episodes import Build, Chunk, Seed, Task
+from envs.messages import receive, send
 
-TICKET = struct.Struct("<q")
 SETTINGS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """A chunk's models are far apart: with small pages, steps wait for addresses. Of Linux alone."""
@@ -176,10 +174,8 @@ class WorkerPool:
         return failed
 
     def _ask(self, index: int, verb: str, payload: Any = None) -> None:
-        if verb == "step":
-            self._pipes[index].send_bytes(TICKET.pack(self._ticket))
-        else:
-            self._pipes[index].send((self._ticket, verb, payload))
+        content = None if verb == "step" else (verb, payload)
+        send(self._pipes[index], self._ticket, content)
 
     def _answer(self, index: int, timeout: float) -> Any:
         pipe = self._pipes[index]
@@ -190,13 +186,10 @@ class WorkerPool:
             while ticket != self._ticket:  # older ones are left from an interrupted call
                 if not poller.poll(1000.0 * max(0.0, deadline - time.monotonic())):
                     raise WorkerFault(f"worker {index} gave no answer in time ({timeout:.3g} s)")
-                message = pipe.recv_bytes()
-                if len(message) == TICKET.size:
-                    ticket, verdict, value = *TICKET.unpack(message), "done", None
-                else:
-                    ticket, verdict, value = pickle.loads(message)
+                ticket, content = receive(pipe)
         except (EOFError, OSError):
             raise WorkerFault(self._obituary(index)) from None
+        verdict, value = content or ("done", None)
         if verdict == "error":
             raise WorkerFault(value)
         return value
@@ -297,28 +290,27 @@ def work(
             name: array[rows] for name, array in block(buffer, num_envs, rules).items()
         }
         chunk = Chunk(build, tasks, seeds, rules, arrays)
-        pipe.send((ticket, "ready", None))
+        send(pipe, ticket, ("ready", None))
         poller = _poller(pipe)
         while True:
             if awake:
                 _look_out(poller)
-            message = pipe.recv_bytes()
-            if len(message) == TICKET.size:
-                (ticket,) = TICKET.unpack(message)
+            ticket, content = receive(pipe)
+            if content is None:
                 chunk.step()
-                pipe.send_bytes(message)
+                send(pipe, ticket)
                 continue
-            ticket, verb, payload = pickle.loads(message)
+            verb, payload = content
             if verb == "close":
                 chunk.close()
                 return
             method = getattr(chunk, verb)
             answer = method() if payload is None else method(payload)
-            pipe.send((ticket, "done", answer))
+            send(pipe, ticket, ("done", answer))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except BaseException:
-        pipe.send((ticket, "error", traceback.format_exc()))
+        send(pipe, ticket, ("error", traceback.format_exc()))
 
 
 def _poller(pipe: Connection) -> select.poll:
@@ -390,7 +382,7 @@ def _stop(process: BaseProcess, pipe: Connection, grace: float = 0.0) -> None:
 def _end(processes: list[BaseProcess], pipes: list[Connection]) -> None:
     for pipe in pipes:
         try:
-            pipe.send((0, "close", None))
+            send(pipe, 0, ("close", None))
         except OSError:
             continue  # it is dead already
     while processes:
