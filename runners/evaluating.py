@@ -13,6 +13,8 @@ from runners.saved_run import SavedRun
 
 LATENTS = ("PosteriorEvaluator.latents", "WindowEvaluator.latents")
 TASKS = "MetaEvaluator.num_tasks"
+AT_ONCE = 50
+"""Of more tasks than these, only so many have environments and episodes in memory at once."""
 PROTOCOLS = {
     "run": [],
     "meta-world": [
@@ -21,7 +23,7 @@ PROTOCOLS = {
         "MetaWorldSuite.horizon = 500",
         "MetaEvaluator.splits = ('test',)",
         f"{TASKS} = None",
-        "MetaEvaluator.tasks_at_once = 50",
+        f"MetaEvaluator.tasks_at_once = {AT_ONCE}",
         "MetaEvaluator.episodes = 10",
         "MetaEvaluator.episodes_at_once = 1",
         "MetaEvaluator.adaptations = 1",
@@ -89,6 +91,8 @@ def evaluate(
     bindings = PROTOCOLS[protocol] + _recording(activations, activation_episodes, latents)
     if tasks is not None:
         bindings += ["import runners.meta_evaluation", f"{TASKS} = {tasks}"]
+        if tasks > AT_ONCE and not activations:
+            bindings.append(f"MetaEvaluator.tasks_at_once = {AT_ONCE}")
     saved = SavedRun(run, checkpoint, device, bindings)
     evaluator = saved.evaluator(episodes, seed)
     unread = config.unused_bindings()

@@ -7,7 +7,8 @@ import pytest
 
 from envs.meta_world import MetaWorldSuite
 from networks.context_policy import ContextPolicy
-from runners import evaluate, evaluating, train
+from runners import evaluate, evaluating, meta_evaluation, train
+from runners.rollouts import Rollouts
 
 TINY = {
     "ITERATIONS": 2,
@@ -106,6 +107,25 @@ def test_another_number_of_tasks(runs):
         splits = json.loads((run / "eval" / "evaluate_2_seed_5.json").read_text())["splits"]
         goals = [[task["goal"] for task in there["tasks"]] for there in splits.values()]
         assert [len(drawn) for drawn in goals] == [tasks, tasks] and goals[0] != goals[1]
+
+
+def test_many_tasks_are_run_in_groups(runs, monkeypatch):
+    run, sizes = runs("cavia"), []
+
+    class Noted(Rollouts):
+        def __init__(self, suite, num_tasks, *arguments, **options):
+            sizes.append(num_tasks)
+            super().__init__(suite, num_tasks, *arguments, **options)
+
+    monkeypatch.setattr(meta_evaluation, "Rollouts", Noted)
+    monkeypatch.setattr(evaluating, "AT_ONCE", 5)
+    for tasks, size in ((5, 5), (12, 5)):
+        assert call(run, f"--tasks={tasks}", "--seed=5") == 0
+        splits = json.loads((run / "eval" / "evaluate_2_seed_5.json").read_text())["splits"]
+        assert sizes.pop() == size and not sizes
+        assert [len(there["tasks"]) for there in splits.values()] == [tasks, tasks]
+    assert call(run, "--tasks=12", "--activations") == 0  # which sees all tasks at once
+    assert sizes == [12]
 
 
 def test_tasks_that_cannot_be_drawn(runs, monkeypatch, capsys):
