@@ -19,7 +19,6 @@ class EpisodeTable:
         """Start without an episode."""
         self.share = validation_share
         self.total = 0  # transitions ever
-        self.counts = [0, 0]  # episodes ever, and those of them set aside
         self._start = torch.zeros(0, dtype=torch.int64, device=device)
         self._end = self._start.clone()
         self._aside = torch.zeros(0, dtype=torch.bool, device=device)
@@ -29,25 +28,27 @@ class EpisodeTable:
         """Episodes of which something is left."""
         return len(self._start)
 
-    def append(self, lengths: Tensor, generator: torch.Generator) -> None:
+    def append(self, lengths: Tensor, oldest: int, generator: torch.Generator) -> None:
         """Add episodes of these lengths, `[n]`; the share of them that is set aside is drawn.
 
-        Of all episodes so far the nearest number to the share is set aside, of two or more at least
-        one, so that there is something to validate on from the start.
+        Transitions before the one of number `oldest` are dropped. Of the episodes that are left the
+        nearest number to the share is set aside, but of two or more at least one, and never all:
+        there is something to train and to validate on from the start, and as long as the ring
+        holds two episodes.
         """
+        self.forget(oldest)
         end = self.total + lengths.cumsum(0)
         order = torch.rand(len(lengths), device=lengths.device, generator=generator).argsort()
-        self.counts[0] += len(lengths)
-        wanted = round(self.share * self.counts[0])
-        if self.share > 0.0 and self.counts[0] > 1:
-            wanted = min(max(wanted, 1), self.counts[0] - 1)
-        number = min(max(wanted - self.counts[1], 0), len(lengths))
-        self.counts[1] += number
+        together = len(self) + len(lengths)
+        wanted = round(self.share * together)
+        if self.share > 0.0 and together > 1:
+            wanted = min(max(wanted, 1), together - 1)
+        number = max(wanted - int(self._aside.sum()), 0)
         self._start = torch.cat((self._start, end - lengths))
         self._end = torch.cat((self._end, end))
         self._aside = torch.cat((self._aside, order < number))
         self.total += int(lengths.sum())
-        self._splits.clear()
+        self.forget(oldest)  # these may be more than the ring holds
 
     def forget(self, oldest: int) -> None:
         """Drop all transitions before the one of number `oldest`."""
@@ -87,12 +88,12 @@ class EpisodeTable:
         """Everything, as copies."""
         ranges = {"start": self._start, "end": self._end, "aside": self._aside}
         copies = {name: x.to("cpu", copy=True) for name, x in ranges.items()}
-        return {"total": self.total, "counts": list(self.counts), **copies}
+        return {"total": self.total, **copies}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state."""
         device = self._start.device
-        self.total, self.counts = int(state["total"]), list(state["counts"])
+        self.total = int(state["total"])
         self._start, self._end, self._aside = (
             state[name].to(device, copy=True) for name in ("start", "end", "aside")
         )

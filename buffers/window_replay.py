@@ -144,8 +144,8 @@ class WindowReplay:
             raise ValueError("WindowReplay.extend: a mask is True again behind False")
         lengths = mask.sum(1)
         self._write(rows[mask])
-        self._table.append(lengths[lengths > 0], self._generator)
-        self._table.forget(self._oldest(self._table.total))
+        oldest = self._oldest(self._table.total + int(lengths.sum()))
+        self._table.append(lengths[lengths > 0], oldest, self._generator)
 
     def _write(self, rows: Tensor) -> None:
         """Put rows `[n, width]` behind the last one, and count what comes and goes."""

@@ -226,6 +226,17 @@ def test_the_split_leaves_something_on_both_sides() -> None:
         buffer.sample("validation")
 
 
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+@pytest.mark.parametrize("each", [1, 3])
+def test_both_sides_outlive_what_the_ring_loses(share: float, each: int) -> None:
+    buffer = replay(capacity=20, validation_share=share)  # four episodes of five
+    for _ in range(60):
+        buffer.extend(episodes([5] * each))
+        if buffer.num_episodes > 1:
+            assert buffer.number("train") >= 5 and buffer.number("validation") >= 5
+    assert buffer.num_episodes == 4
+
+
 def test_the_split_is_drawn() -> None:
     chosen = set()
     for seed in range(60):
