@@ -143,14 +143,14 @@ def train(
             instead(parts, run, wanted)
             return DONE
         run.check_place()
-        if dry_run:
-            preflight.check(wanted, run.path)
-            rehearse(parts, total_steps, wanted)
-            return DONE
         text = config.config_text()
         run.check(text, resume, parts.checkpointer.override)
         if resume not in ("auto", "never"):
             _check_source(parts.checkpointer, run, text, resume)
+        if dry_run:
+            preflight.check(wanted, run.path)
+            rehearse(parts, total_steps, wanted)
+            return DONE
         preflight.check(wanted, run.path, preflight.bytes_in(run.checkpoints))
         with run.claimed():
             run.note_config(text)  # first: killed before it, a run could never go on

@@ -406,8 +406,9 @@ def test_never_resume_into_a_run(tmp_path, capsys):
     folder.mkdir(parents=True)
     (folder / "config.gin").write_text("")
     flags = [f"--workdir={tmp_path}", "--seed=0", "--resume=never"]
-    assert train.main(["train", POINT_MASS, *TINY, *flags]) == 2
-    assert "--resume=never" in one_line(capsys)
+    for dry in ([], ["--dry_run"]):
+        assert train.main(["train", POINT_MASS, *TINY, *flags, *dry]) == 2
+        assert "--resume=never" in one_line(capsys)
 
 
 def test_folder_that_is_no_run(tmp_path, capsys):

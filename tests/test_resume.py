@@ -444,9 +444,10 @@ def test_a_checkpoint_that_cannot_be_gone_on_with_leaves_no_folder(tmp_path, who
         (["--seed=6", f"--resume={other}"], "SEED: 5 -> 6"),
         (["--seed=5", f"--resume={damaged}"], "learner.safetensors"),
     ):
-        assert train.main([*command, *flags]) == 2
-        error = capsys.readouterr().err
-        assert said in error and "Traceback" not in error
+        for dry in ([], ["--dry_run"]):
+            assert train.main([*command, *flags, *dry]) == 2
+            error = capsys.readouterr().err
+            assert said in error and "Traceback" not in error
     assert not (tmp_path / "new").exists()
 
 
