@@ -6,6 +6,7 @@ where `Connection.send_bytes` and `recv_bytes` take several times as long.
 
 import os
 import pickle
+import select
 import struct
 from multiprocessing.connection import Connection
 from typing import Any
@@ -33,6 +34,13 @@ def receive(pipe: Connection) -> tuple[int, Any]:
     """
     ticket, size = HEADER.unpack(_read(pipe, HEADER.size))
     return ticket, pickle.loads(_read(pipe, size)) if size else None
+
+
+def new_poller(pipe: Connection) -> select.poll:
+    """What `pipe.poll` makes anew in each call, and takes most of its time for."""
+    poller = select.poll()
+    poller.register(pipe.fileno(), select.POLLIN)
+    return poller
 
 
 def _read(pipe: Connection, size: int) -> bytes:

@@ -3,38 +3,26 @@
 One anonymous block of shared memory holds all inputs and outputs; a pipe per worker carries the
 verbs, each with the number of the call: "step" is that number alone, in both directions. The block
 has no name (its file is unlinked when it is made), so nothing can be left behind, not even by
-SIGKILL. Workers are spawned, run on one thread, ignore the signals a terminal or a scheduler sends
-to the whole group, and end when their parent does.
+SIGKILL. What a worker does is in `envs.worker`.
 """
 
 import multiprocessing
-import os
 import select
-import signal
-import threading
 import time
-import traceback
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy as np
 
-from envs.arrays import Arrays, Rules, block, block_size, silence
+from envs.arrays import Rules, block, block_size, silence
 from envs.episodes import Build, Chunk, Seed, Task
-from envs.messages import receive, send
-
-SETTINGS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""A chunk's models are far apart: with small pages, steps wait for addresses. Of Linux alone."""
-GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
-AWAKE = 1e-3
-"""Seconds that a worker looks out for the next message before it sleeps."""
+from envs.messages import new_poller, receive, send
+from envs.worker import child_settings, work
 
 
 class WorkerPool:
@@ -251,124 +239,20 @@ class WorkerPool:
             name=f"environments {rows.start}-{rows.stop - 1}",
             daemon=True,
         )
-        with _child_settings():
+        with child_settings():
             process.start()
         theirs.close()
         if index < len(self._processes):
             self._processes[index], self._pipes[index] = process, ours
-            self._pollers[index] = _poller(ours)
+            self._pollers[index] = new_poller(ours)
         else:
             self._processes.append(process)
             self._pipes.append(ours)
-            self._pollers.append(_poller(ours))
+            self._pollers.append(new_poller(ours))
 
 
 class WorkerFault(Exception):
     """A worker died, hung or raised; the message says which, with its traceback if it has one."""
-
-
-def work(
-    pipe: Connection,
-    ticket: int,
-    buffer: Any,
-    num_envs: int,
-    rows: slice,
-    rules: Rules,
-    build: Build,
-    tasks: Sequence[Task],
-    seeds: Sequence[Seed],
-    index: int,
-    workers: int,
-) -> None:
-    """The life of a worker: build its chunk, then serve verbs until the pipe closes."""
-    for number in GROUP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    awake = _settle(index, workers)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    try:
-        arrays: Arrays = {
-            name: array[rows] for name, array in block(buffer, num_envs, rules).items()
-        }
-        chunk = Chunk(build, tasks, seeds, rules, arrays)
-        send(pipe, ticket, ("ready", None))
-        poller = _poller(pipe)
-        while True:
-            if awake:
-                _look_out(poller)
-            ticket, content = receive(pipe)
-            if content is None:
-                chunk.step()
-                send(pipe, ticket)
-                continue
-            verb, payload = content
-            if verb == "close":
-                chunk.close()
-                return
-            method = getattr(chunk, verb)
-            answer = method() if payload is None else method(payload)
-            send(pipe, ticket, ("done", answer))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return
-    except BaseException:
-        send(pipe, ticket, ("error", traceback.format_exc()))
-
-
-def _poller(pipe: Connection) -> select.poll:
-    """What `pipe.poll` does in the time of many a step."""
-    poller = select.poll()
-    poller.register(pipe.fileno(), select.POLLIN)
-    return poller
-
-
-def _look_out(poller: select.poll) -> None:
-    """Until a message is there, for at most `AWAKE` seconds; whoever wants the core has it.
-
-    A core without work goes to sleep, and on a virtual machine wakes up later than the next step is
-    asked for while transitions are collected.
-    """
-    end = time.perf_counter() + AWAKE
-    while not poller.poll(0) and time.perf_counter() < end:
-        os.sched_yield()
-
-
-def _settle(index: int, workers: int) -> bool:
-    """Take a core, where there is one worker for each; return whether each could have one.
-
-    Woken together, two workers may be put on one core behind each other, for as long as the
-    calling process has the other one. Fewer workers than cores are left to the scheduler, which
-    knows what else runs.
-    """
-    if not hasattr(os, "sched_setaffinity"):
-        return False
-    cores = sorted(os.sched_getaffinity(0))
-    if workers == len(cores) > 1:
-        os.sched_setaffinity(0, {cores[index]})
-    return workers <= len(cores)
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-
-@contextmanager
-def _child_settings() -> Iterator[None]:
-    """One thread for the libraries of a child, and no Ctrl-C before it learned to ignore it."""
-    settings = {name: os.environ.get(name, value) for name, value in HUGE_PAGES.items()} | SETTINGS
-    saved = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        for name, value in saved.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _stop(process: BaseProcess, pipe: Connection, grace: float = 0.0) -> None:
