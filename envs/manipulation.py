@@ -59,8 +59,7 @@ class ManipulationEnv(Environment):
         made = accelerate(kind) if accelerated else kind
         self.simulator: Any = made(reward_function_version=reward_version)
         self.simulator.set_task(self._upstream[0])
-        # Upstream's own class does all of a step at once.
-        self._simulate = self.simulator.simulate if accelerated else None
+        self._in_parts = accelerated  # upstream's own class does all of a step at once
         self._broken = self.simulator.data.warning.number[BROKEN]  # a live view
         space: Any = self.simulator.sawyer_observation_space
         self.observation_space = space
@@ -84,13 +83,12 @@ class ManipulationEnv(Environment):
     def simulate(self, action: NDArray[np.float32]) -> None:
         """See `Environment`."""
         self._action = action
-        if self._simulate is not None:
-            self._simulate(action)
+        if self._in_parts:
+            self.simulator.simulate(action)
 
     def outcome(self) -> tuple[NDArray[np.float64], float, bool, bool, dict[str, Any]]:
         """See `Environment`."""
-        simulator = self.simulator
-        step = simulator.step if self._simulate is None else simulator.outcome
+        step = self.simulator.outcome if self._in_parts else self.simulator.step
         return self._told(step(self._action))
 
     def _told(self, step: Any) -> tuple[NDArray[np.float64], float, bool, bool, dict[str, Any]]:
