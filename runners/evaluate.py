@@ -43,8 +43,8 @@ def define_flags() -> flags.FlagValues:
         "tasks",
         None,
         "Of a CAVIA or MAML run: tasks of each split, drawn by the seed. If not given as in the "
-        "run (MetaEvaluator.num_tasks). More than 50 are run one group after the other; with "
-        "--activations all are in memory at once.",
+        "run (MetaEvaluator.num_tasks). More than 50 are run one group after the other; where "
+        "activations are recorded all are in memory at once.",
         lower_bound=1,
         flag_values=values,
     )

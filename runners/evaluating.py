@@ -91,8 +91,6 @@ def evaluate(
     bindings = PROTOCOLS[protocol] + _recording(activations, activation_episodes, latents)
     if tasks is not None:
         bindings += ["import runners.meta_evaluation", f"{TASKS} = {tasks}"]
-        if tasks > AT_ONCE and not activations:
-            bindings.append(f"MetaEvaluator.tasks_at_once = {AT_ONCE}")
     saved = SavedRun(run, checkpoint, device, bindings)
     evaluator = saved.evaluator(episodes, seed)
     unread = config.unused_bindings()
@@ -103,6 +101,8 @@ def evaluate(
         )
     if tasks is not None:
         _check_tasks(tasks, saved, evaluator, unread)
+        if tasks > AT_ONCE and evaluator.tasks_at_once is None and evaluator.recorder is None:
+            evaluator.tasks_at_once = AT_ONCE
     if activations and (text := _unfit(evaluator, saved.learner, unread)):
         raise ConfigError(text)
     if latents and set(LATENTS) <= set(unread):

@@ -109,23 +109,38 @@ def test_another_number_of_tasks(runs):
         assert [len(drawn) for drawn in goals] == [tasks, tasks] and goals[0] != goals[1]
 
 
-def test_many_tasks_are_run_in_groups(runs, monkeypatch):
-    run, sizes = runs("cavia"), []
+@pytest.fixture
+def sizes(monkeypatch):
+    """Numbers of tasks at once of the evaluations, where more than five are to be grouped."""
+    noted = []
 
     class Noted(Rollouts):
         def __init__(self, suite, num_tasks, *arguments, **options):
-            sizes.append(num_tasks)
+            noted.append(num_tasks)
             super().__init__(suite, num_tasks, *arguments, **options)
 
     monkeypatch.setattr(meta_evaluation, "Rollouts", Noted)
     monkeypatch.setattr(evaluating, "AT_ONCE", 5)
-    for tasks, size in ((5, 5), (12, 5)):
+    return noted
+
+
+def test_many_tasks_are_run_in_groups(runs, sizes):
+    run = runs("cavia")
+    for tasks in (5, 12):
         assert call(run, f"--tasks={tasks}", "--seed=5") == 0
         splits = json.loads((run / "eval" / "evaluate_2_seed_5.json").read_text())["splits"]
-        assert sizes.pop() == size and not sizes
         assert [len(there["tasks"]) for there in splits.values()] == [tasks, tasks]
     assert call(run, "--tasks=12", "--activations") == 0  # which sees all tasks at once
-    assert sizes == [12]
+    assert sizes == [5, 5, 12]
+
+
+def test_the_runs_own_number_of_tasks_at_once_stays(tmp_path, sizes):
+    flags = [f"--gin={key} = {value}" for key, value in (TINY | NAVIGATION).items()]
+    flags += ["--gin=MetaEvaluator.tasks_at_once = 2", f"--workdir={tmp_path}"]
+    assert train.main(["train", "--gin_file=gin/cavia_navigation.gin", *flags]) == 0
+    sizes.clear()
+    assert call(tmp_path / "cavia_navigation" / "seed_0", "--tasks=7") == 0
+    assert sizes == [2]
 
 
 def test_tasks_that_cannot_be_drawn(runs, monkeypatch, capsys):
@@ -204,14 +219,19 @@ def test_a_policy_that_does_not_tell_its_layers_is_an_error_of_one_line(runs, ca
     assert "--activations: ContextPolicy does not tell" in error
 
 
-def test_the_part_file_records_in_training(tmp_path):
+def test_the_part_file_records_in_training(tmp_path, monkeypatch):
     file = tmp_path / "recorded.gin"
     file.write_text("include 'gin/cavia_navigation.gin'\ninclude 'gin/runners/activations.gin'\n")
     flags = [f"--gin={key} = {value}" for key, value in (TINY | NAVIGATION).items()]
     flags += ["--gin=LayerRecorder.episodes = 1", f"--workdir={tmp_path}"]
     assert train.main(["train", f"--gin_file={file}", *flags]) == 0
-    with np.load(tmp_path / "recorded" / "seed_0" / "eval" / "2_activations.npz") as arrays:
+    run = tmp_path / "recorded" / "seed_0"
+    with np.load(run / "eval" / "2_activations.npz") as arrays:
         assert arrays["train/layer_2/output"].shape[:3] == (3, 3, 1)
+    monkeypatch.setattr(evaluating, "AT_ONCE", 4)  # a recorder sees all tasks at once
+    assert call(run, "--tasks=5") == 0
+    with np.load(run / "eval" / "evaluate_2_seed_0_activations.npz") as arrays:
+        assert arrays["train/layer_2/output"].shape[:3] == (5, 3, 1)
 
 
 def test_the_protocol_of_meta_world(runs, monkeypatch, capsys):
