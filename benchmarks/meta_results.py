@@ -79,7 +79,8 @@ judged on more tasks where there are some, since 20 may lie near the start or fa
 there pays -38.3 on average, a hundred times the mean distance). The last one comes from MAML, which
 moves all weights and halves its step after the first; CAVIA's is as long each time, and is trained
 for the first alone. MAML's authors print -40.4, -11.7, -3.3: theirs with this loop, and with all
-else as for CAVIA (a discount of 0.95), meets the expectation and stays short of those figures.
+else as for CAVIA (a discount of 0.95), comes to about the expectation, and stays short of those
+figures.
 
 On the CT-graph success was to be above 0.6 after one step and above 0.8 after four, plain CAVIA
 perhaps below. There runs reach 1.00 early, and some lose it: their policy before adaptation no

@@ -6,7 +6,8 @@ Every window is one episode of 500 vector steps under the same uniform actions, 
 Windows of all systems alternate in random order, and the figure is the median window; only ratios
 mean anything.
 The limit is what all cores together do in MuJoCo alone: each process repeats the controls of a
-recorded episode, five physics steps and one forward pass for each, and no reset.
+recorded episode, five physics steps and one forward pass for each, and no reset; on huge pages, as
+our workers.
 A second table times single steps and repeated resets, one process, upstream's classes and ours.
 """
 
@@ -35,6 +36,7 @@ from envs import snapshot  # noqa: E402
 from envs.gym_vector import GymVector  # noqa: E402
 from envs.meta_world import MetaWorldSuite  # noqa: E402
 from envs.vector import VectorTasks  # noqa: E402
+from envs.worker import HUGE_PAGES  # noqa: E402
 
 STEPS = 500
 BATCH = 5
@@ -87,6 +89,7 @@ class Limit:
 
     def __init__(self, benchmark: str, processes: int) -> None:
         context = multiprocessing.get_context("spawn")
+        os.environ.setdefault("GLIBC_TUNABLES", HUGE_PAGES)  # read where a process begins
         self.pipes = []
         for index in range(processes):
             ours, theirs = context.Pipe()

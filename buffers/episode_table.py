@@ -36,7 +36,7 @@ class EpisodeTable:
         there is something to train and to validate on from the start, and as long as the ring
         holds two episodes.
         """
-        self.forget(oldest)
+        self._forget(oldest)
         end = self.total + lengths.cumsum(0)
         order = torch.rand(len(lengths), device=lengths.device, generator=generator).argsort()
         together = len(self) + len(lengths)
@@ -48,9 +48,9 @@ class EpisodeTable:
         self._end = torch.cat((self._end, end))
         self._aside = torch.cat((self._aside, order < number))
         self.total += int(lengths.sum())
-        self.forget(oldest)  # these may be more than the ring holds
+        self._forget(oldest)  # these may be more than the ring holds
 
-    def forget(self, oldest: int) -> None:
+    def _forget(self, oldest: int) -> None:
         """Drop all transitions before the one of number `oldest`."""
         left = self._end > oldest
         self._start = self._start[left].clamp(min=oldest)

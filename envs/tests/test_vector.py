@@ -189,7 +189,7 @@ def test_bad_actions_and_order():
 
 
 def test_all_environments_simulate_before_one_of_them_tells_and_the_resting_do_neither():
-    with PointMassSuite(3).vector(autoreset=False, terminate_on_success=True) as vector:
+    with PointMassSuite(3).vector(autoreset=False) as vector:
         vector.reset()
         calls = []
         for i, environment in enumerate(vector._chunk._environments):
