@@ -30,11 +30,12 @@ class Step(NamedTuple):
 
 def conjugate_gradients(
     product: Product, b: Tensor, iterations: int = 10, tolerance: float = 1e-10
-) -> Tensor:
-    """Return x with product(x) about b, [P], from x = 0.
+) -> tuple[Tensor, Tensor]:
+    """Return x with product(x) about b, [P], from x = 0, and product(x).
 
     It stops changing x, without waiting for the device, once the squared residual is below
-    `tolerance` or a direction has no positive curvature. Non-finite numbers go into x.
+    `tolerance` or a direction has no positive curvature. Non-finite numbers go into x. product(x)
+    is b less the residual, up to rounding, and takes no product of its own.
     """
     x, residual, direction = torch.zeros_like(b), b, b
     rr = b.dot(b)
@@ -49,7 +50,7 @@ def conjugate_gradients(
         rr, before = residual.dot(residual), rr
         going = going & ~(rr < tolerance)
         direction = torch.where(going, residual + rr / before * direction, direction)
-    return x
+    return x, b - residual
 
 
 @gin.configurable
@@ -103,8 +104,8 @@ class TrustRegion:
         def damped(vector: Tensor) -> Tensor:
             return curvature(vector) + self.damping * vector
 
-        s = conjugate_gradients(damped, gradient, self.cg_iterations)
-        bend = s.dot(damped(s))
+        s, image = conjugate_gradients(damped, gradient, self.cg_iterations)
+        bend = s.dot(image)
         return s / (0.5 * bend / self.max_kl).sqrt(), bend
 
     def step(

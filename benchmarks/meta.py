@@ -1,17 +1,19 @@
-"""CAVIA: an update beside loops over tasks, environment steps a second, and where the time goes.
+"""CAVIA: iterations and updates beside loops over tasks, stepping, and where the time goes.
 
-    python benchmarks/meta.py [--parts update,steps,phases] [--rounds 5] [--threads 1] [--json FILE]
+    python benchmarks/meta.py [--parts iteration,update,steps,phases] [--rounds 5] [--json FILE]
 
 Everything has the size of the published runs on 2D navigation and on the CT-graph of depth 2: 20
 tasks, 20 episodes of each. Systems alternate, and the figure is the median window; only ratios
 mean anything. One part at a time takes a minute or two.
 
-- `update`: one meta-update on the same episodes. `task by task` calls the same functions with one
+- `iteration`: collecting episodes, adapting to them, collecting again, and the update. A loop does
+  all of it with one task at a time.
+- `update`: the update alone, on the same episodes. `task by task` calls the same functions with one
   task at a time and takes means. The naive forms also loop over the tasks, in plain autograd, with
   a double backward pass for each product with the curvature; the last one begins each product with
   the policy's forward passes, as the published code does.
 - `steps`: all environments as rows of tensors, and as single environments one after the other.
-- `phases`: whole iterations of the loop.
+- `phases`: the loop itself.
 """
 
 import argparse
@@ -61,34 +63,56 @@ def parts(name: str) -> dict[str, Any]:
     return made
 
 
-def collected(suite: Any, learner: CAVIA) -> TensorDict:
-    """The episodes of one iteration."""
-    tasks = suite.sample(TASKS, "train", np.random.default_rng(0))
-    rollouts, prior = Rollouts(suite, TASKS, EPISODES), learner.prior(TASKS)
-    before = rollouts.collect(learner, tasks, prior["latent"])
-    after = rollouts.collect(learner, tasks, learner.adapt(before, prior)["latent"])
-    rollouts.close()
-    return TensorDict({"before": before, "after": after}, [TASKS])
+class Collection:
+    """The episodes of one iteration.
+
+    Args:
+        suite: the tasks.
+        learner: acts in them and adapts to them.
+        at_once: how many of the tasks run side by side.
+    """
+
+    def __init__(self, suite: Any, learner: CAVIA, at_once: int) -> None:
+        self.learner, self.at_once = learner, at_once
+        self.tasks = suite.sample(TASKS, "train", np.random.default_rng(0))
+        self.rollouts = Rollouts(suite, at_once, EPISODES)
+
+    def collect(self) -> list[TensorDict]:
+        """`[at_once]` with "before" and "after" adaptation, of one group of tasks after another."""
+        first = range(0, TASKS, self.at_once)
+        return [self._of(self.tasks[task : task + self.at_once]) for task in first]
+
+    def _of(self, tasks: Any) -> TensorDict:
+        prior = self.learner.prior(len(tasks))
+        before = self.rollouts.collect(self.learner, tasks, prior["latent"])
+        latent = self.learner.adapt(before, prior)["latent"]
+        after = self.rollouts.collect(self.learner, tasks, latent)
+        return TensorDict({"before": before, "after": after}, [len(tasks)])
 
 
 class Update:
-    """One update of a learner from the same weights on the same episodes, in several ways."""
+    """The step of a learner from the same weights, in several ways, which leave the weights be.
 
-    def __init__(self, learner: CAVIA, batch: TensorDict) -> None:
-        self.learner, self.batch = learner, batch
+    Episodes come in parts, each of one task or more.
+    """
+
+    def __init__(self, learner: CAVIA) -> None:
+        self.learner = learner
         self.theta = learner.weights.vector()
 
-    def together(self) -> Tensor:
+    def together(self, parts: list[TensorDict]) -> Tensor:
         """All tasks at once: the learner's own."""
+        (batch,) = parts
+        self.learner.update(batch)
+        step = self.learner.weights.vector()
         self.learner.weights.write(self.theta)
-        self.learner.update(self.batch)
-        return self.learner.weights.vector()
+        return step
 
     @torch.no_grad()
-    def apart(self) -> Tensor:
+    def apart(self, parts: list[TensorDict]) -> Tensor:
         """One task at a time, by the learner's own functions."""
         theta = self.theta
-        problems = [self.learner.surrogate(theta, *pair) for pair in self.prepared()]
+        problems = [self.learner.surrogate(theta, *pair) for pair in self.prepared(parts)]
 
         def evaluate(new: Tensor) -> Pair:
             pairs = [problem.evaluate(new) for problem in problems]
@@ -103,11 +127,11 @@ class Update:
         )
         return step.theta
 
-    def naive(self, recompute: bool) -> Tensor:
+    def naive(self, parts: list[TensorDict], recompute: bool) -> Tensor:
         """One task at a time, in plain autograd with double backward passes."""
         pairs = [
             tuple(Episodes(*(value[0] for value in part)) for part in pair)
-            for pair in self.prepared()
+            for pair in self.prepared(parts)
         ]
         theta = self.theta.clone().requires_grad_()
         old = [detached(self.policy(theta, *pair)) for pair in pairs]
@@ -131,11 +155,10 @@ class Update:
         step = region.step(self.theta, loss.detach(), gradient, curvature, evaluate)
         return step.theta
 
-    def prepared(self) -> list[tuple[Episodes, Episodes]]:
+    def prepared(self, parts: list[TensorDict]) -> list[tuple[Episodes, Episodes]]:
         """Episodes before and after the step, of one task after the other."""
         pairs = []
-        for task in range(TASKS):
-            batch = self.batch[task : task + 1]
+        for batch in (one for part in parts for one in part.split(1)):
             numbers = self.learner.discount, self.learner.gae_lambda
             baseline = episodes.fit(batch["before"], numbers[0])
             before, after = (
@@ -178,36 +201,62 @@ def episode_mean(values: Tensor, mask: Tensor) -> Tensor:
     return ((values * mask).sum(-1) / mask.sum(-1)).mean()
 
 
-def updates(name: str, rounds: int, clock: Callable[[], float]) -> dict[str, Any]:
-    """Milliseconds of an update by system, and how far its step is from the learner's own."""
-    made = parts(name)
-    learner = made["algorithm"](made["suite"].spec)
-    update = Update(learner, collected(made["suite"], learner))
-    systems: dict[str, Callable[[], Tensor]] = {
+def systems_of(update: Update) -> dict[str, Callable[[list[TensorDict]], Tensor]]:
+    """The ways to update, by name; the first is the learner's own."""
+    return {
         "all tasks at once": update.together,
         "task by task": update.apart,
         "naive, graph kept": functools.partial(update.naive, recompute=False),
         "naive, as published": functools.partial(update.naive, recompute=True),
     }
-    ours = update.together() - update.theta
+
+
+def updates(name: str, rounds: int, clock: Callable[[], float]) -> dict[str, Any]:
+    """Milliseconds of an update by system, and how far its step is from the learner's own."""
+    made = parts(name)
+    learner = made["algorithm"](made["suite"].spec)
+    update, batches = Update(learner), Collection(made["suite"], learner, TASKS).collect()
+    calls = {key: functools.partial(call, batches) for key, call in systems_of(update).items()}
+    ours = update.together(batches) - update.theta
     apart = {}
-    for system, call in systems.items():
+    for system, call in calls.items():
         step = call() - update.theta
         apart[system] = float((step - ours).norm() / ours.norm())
-    medians, times = medians_of(systems, rounds, warmup=0, clock=clock)  # each has been called
-    print(f"\nOne meta-update, {name}: {TASKS} tasks x {EPISODES} episodes, {shape(update)}\n")
+    medians, times = medians_of(calls, rounds, warmup=0, clock=clock)  # each has been called
+    steps = sum(int(batches[0][part]["mask"].sum()) for part in ("before", "after"))
+    shape = f"{steps:,} steps, {len(update.theta):,} parameters"
+    print(f"\nOne update, {name}: {TASKS} tasks x {EPISODES} episodes, {shape}\n")
     print("| system | median ms | times ours | step, relative difference |")
     print("|---|---|---|---|")
-    for system, median in medians.items():
-        ratio = median / medians["all tasks at once"]
-        print(f"| {system} | {median:.0f} | {ratio:.1f} | {apart[system]:.1e} |", flush=True)
+    for system, ratio in ratios(medians).items():
+        print(f"| {system} | {medians[system]:.0f} | {ratio:.1f} | {apart[system]:.1e} |")
     return {"median_ms": medians, "times_ms": times, "difference": apart}
 
 
-def shape(update: Update) -> str:
-    """What the update works on."""
-    steps = int(update.batch["before"]["mask"].sum() + update.batch["after"]["mask"].sum())
-    return f"{steps:,} steps, {len(update.theta):,} parameters"
+def iterations(name: str, rounds: int, clock: Callable[[], float]) -> dict[str, Any]:
+    """Milliseconds of an iteration by system; all but the first go through the tasks in a loop."""
+    made = parts(name)
+    learner = made["algorithm"](made["suite"].spec)
+    systems = systems_of(Update(learner))
+    collections = {key: Collection(made["suite"], learner, 1) for key in systems}
+    collections["all tasks at once"] = Collection(made["suite"], learner, TASKS)
+    calls = {
+        key: lambda key=key, call=call: call(collections[key].collect())
+        for key, call in systems.items()
+    }
+    medians, times = medians_of(calls, rounds, warmup=1, clock=clock)
+    print(f"\nOne iteration, {name}: {TASKS} tasks x {EPISODES} episodes, twice\n")
+    print("| system | median ms | times ours |")
+    print("|---|---|---|")
+    for system, ratio in ratios(medians).items():
+        print(f"| {system} | {medians[system]:.0f} | {ratio:.1f} |")
+    return {"median_ms": medians, "times_ms": times}
+
+
+def ratios(medians: dict[str, float]) -> dict[str, float]:
+    """Each time in units of the first."""
+    ours = next(iter(medians.values()))
+    return {system: median / ours for system, median in medians.items()}
 
 
 def stepping(name: str, rounds: int, clock: Callable[[], float]) -> dict[str, float]:
@@ -264,7 +313,7 @@ def phases(name: str, rounds: int) -> dict[str, float]:
 def main() -> None:
     """Measure, print, and write what was measured."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", default="update,steps,phases")
+    parser.add_argument("--parts", default="iteration,update,steps,phases")
     parser.add_argument("--sizes", default=",".join(FILES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -285,6 +334,8 @@ def main() -> None:
     wanted, sizes = arguments.parts.split(","), arguments.sizes.split(",")
     report: dict[str, Any] = {"threads": arguments.threads, "cpu_time": arguments.cpu_time}
     print(f"{arguments.threads} threads, {arguments.rounds} rounds")
+    if "iteration" in wanted:
+        report["iteration"] = {name: iterations(name, arguments.rounds, clock) for name in sizes}
     if "update" in wanted:
         report["update"] = {name: updates(name, arguments.rounds, clock) for name in sizes}
     if "steps" in wanted:

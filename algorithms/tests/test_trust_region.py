@@ -40,7 +40,8 @@ class Quadratic:
 def test_invariant_14_conjugate_gradients_solve_a_system_of_ten_in_ten_steps():
     matrix = positive_definite()
     b = torch.randn(10, dtype=torch.float64)
-    x = conjugate_gradients(lambda v: matrix @ v, b)
+    x, product = conjugate_gradients(lambda v: matrix @ v, b)
+    torch.testing.assert_close(product, matrix @ x)
     torch.testing.assert_close(x, torch.linalg.solve(matrix, b), rtol=1e-6, atol=1e-6)
 
 
@@ -65,7 +66,9 @@ def test_conjugate_gradients_equal_the_loop_that_stops(iterations, tolerance):
     matrix = positive_definite()
     b = torch.randn(10, dtype=torch.float64)
     arguments = (lambda v: matrix @ v, b, iterations, tolerance)
-    assert torch.equal(conjugate_gradients(*arguments), plain(*arguments))
+    x, product = conjugate_gradients(*arguments)
+    assert torch.equal(x, plain(*arguments))
+    torch.testing.assert_close(product, matrix @ x)
 
 
 def test_invariant_15_an_accepted_step_keeps_the_bound_and_lowers_the_loss():
