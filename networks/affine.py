@@ -3,7 +3,7 @@
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def head(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -42,3 +42,22 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool = False
         else:
             y = torch.baddbmm(bias.expand(*stack, -1).reshape(number, 1, -1), rows, columns)
     return (y.relu_() if relu else y).view(shape)
+
+
+class SharedLinear(nn.Linear):
+    """A linear layer that may be told the last of its inputs apart from the others.
+
+    Where all rows share them, one small product serves all: they enter as a bias does.
+    """
+
+    def forward(self, x: Tensor, shared: Tensor | None = None) -> Tensor:
+        """Map inputs to [*, out_features].
+
+        Args:
+            x: [*, in_features], or without those that are shared.
+            shared: the last inputs: of all rows, [number], or of each, x then being a matrix.
+        """
+        if shared is None:
+            return affine(x, self.weight, self.bias)
+        weight, last = self.weight.split([x.shape[-1], shared.shape[-1]], -1)
+        return affine(x, weight, affine(shared, last, self.bias))

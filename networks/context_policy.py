@@ -11,7 +11,7 @@ import gin
 import torch
 from torch import Tensor, nn
 
-from networks.affine import head
+from networks.affine import SharedLinear, head
 from networks.feed_forward import init_xavier_
 from networks.policy_distributions import Categorical, DiagonalGaussian
 from networks.sizes import check_sizes
@@ -44,7 +44,7 @@ class ContextPolicy(nn.Module):
         hidden: Sequence[int] = (100, 100),
         activation: str = "relu",
         distribution: str = "gaussian",
-        layer: Callable[[int, int], nn.Module] = nn.Linear,
+        layer: Callable[[int, int], nn.Module] = SharedLinear,
     ) -> None:
         """Build and initialise the layers.
 
@@ -56,7 +56,8 @@ class ContextPolicy(nn.Module):
             activation: f, `relu` or `tanh`.
             distribution: `gaussian` or `categorical`.
             layer: makes a hidden layer, called with the widths of its input and its output; all
-                linear layers in it are initialised as said.
+                linear layers in it are initialised as said. The first is given phi apart, see
+                `SharedLinear`.
 
         Raises:
             ValueError: if a size is out of range, or `activation` or `distribution` is unknown.
@@ -92,9 +93,9 @@ class ContextPolicy(nn.Module):
             observation: [*, observation_dim].
             context: [*, num_context], or fewer rows that broadcast.
         """
-        x = self._first(observation, context)
+        x, shared = self._first(observation, context)
         for layer in self.layers:
-            x = self.activation(layer(x))
+            x, shared = self.activation(layer(x, shared)), None
         return self._distribution(x, observation.shape[:-1])
 
     def representations(self, observation: Tensor, context: Tensor) -> dict[str, Tensor]:
@@ -103,11 +104,12 @@ class ContextPolicy(nn.Module):
         `layer_<l>/output` is x_l, l from 1; `head/mean` and `head/std`, or `head/logits`, are the
         action's distribution. Layers that have inner parts tell these too.
         """
-        lead, x = observation.shape[:-1], self._first(observation, context)
+        lead, (x, shared) = observation.shape[:-1], self._first(observation, context)
         told: dict[str, Tensor] = {}
         for number, layer in enumerate(self.layers, 1):
-            parts = self._parts(layer, x)
-            parts["output"] = x = self.activation(layer(x))
+            parts = self._parts(layer, x, shared)
+            parts["output"] = x = self.activation(layer(x, shared))
+            shared = None
             told |= {f"layer_{number}/{name}": part for name, part in parts.items()}
         told = {name: part.reshape(*lead, part.shape[-1]) for name, part in told.items()}
         made = self._distribution(x, lead)
@@ -115,14 +117,19 @@ class ContextPolicy(nn.Module):
             return told | {"head/logits": made.logits}
         return told | {"head/mean": made.mean, "head/std": made.log_std.exp()}
 
-    def _first(self, observation: Tensor, context: Tensor) -> Tensor:
-        """x_0 as a matrix: a product with weights of each task's own would copy them for every
-        episode."""
-        lead = observation.shape[:-1]
-        x = torch.cat((observation, context.expand(*lead, self.num_context)), -1)
-        return x.reshape(-1, x.shape[-1])
+    def _first(self, observation: Tensor, context: Tensor) -> tuple[Tensor, Tensor | None]:
+        """x_0 as a matrix without phi, and phi: once if it is a vector, else for each row.
 
-    def _parts(self, layer: nn.Module, x: Tensor) -> dict[str, Tensor]:
+        A matrix, since a product with weights of each task's own would copy them for every episode.
+        """
+        rows = observation.reshape(-1, observation.shape[-1])
+        if not self.num_context:
+            return rows, None
+        if context.dim() > 1:
+            context = context.expand(*observation.shape[:-1], -1).reshape(len(rows), -1)
+        return rows, context
+
+    def _parts(self, layer: nn.Module, x: Tensor, shared: Tensor | None) -> dict[str, Tensor]:
         """What a hidden layer computes on its way, by name."""
         return {}
 

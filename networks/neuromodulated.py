@@ -11,7 +11,7 @@ import gin
 import torch
 from torch import Tensor, nn
 
-from networks.affine import affine
+from networks.affine import SharedLinear, affine
 from networks.context_policy import ContextPolicy
 from networks.sizes import check_sizes
 
@@ -53,25 +53,26 @@ class NeuromodulatedLinear(nn.Module):
         if gate not in GATES:
             raise ValueError(f"gate must be one of {GATES}, got {gate!r}")
         self.gate = gate
-        self.standard = nn.Linear(in_features, out_features)
-        self.modulators = nn.Linear(in_features, num_modulators)
+        self.standard = SharedLinear(in_features, out_features)
+        self.modulators = SharedLinear(in_features, num_modulators)
         self.gates = nn.Linear(num_modulators, out_features)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map x [*, in_features] to [*, out_features]."""
-        return affine(x, self.standard.weight, self.standard.bias) * self.signal(x)
+    def forward(self, x: Tensor, shared: Tensor | None = None) -> Tensor:
+        """Map x and shared, as `SharedLinear` takes them, to [*, out_features]."""
+        z: Tensor = self.standard(x, shared)
+        return z * self.signal(x, shared)
 
-    def signal(self, x: Tensor) -> Tensor:
+    def signal(self, x: Tensor, shared: Tensor | None = None) -> Tensor:
         """Return the gates s, [*, out_features]."""
-        return self._gate(self._modulators(x))
+        return self._gate(self._modulators(x, shared))
 
-    def parts(self, x: Tensor) -> dict[str, Tensor]:
-        """Return `drive` z, `modulators` m and `gates` s for x [*, in_features]."""
-        z, m = affine(x, self.standard.weight, self.standard.bias), self._modulators(x)
+    def parts(self, x: Tensor, shared: Tensor | None = None) -> dict[str, Tensor]:
+        """Return `drive` z, `modulators` m and `gates` s for the arguments of `forward`."""
+        z, m = self.standard(x, shared), self._modulators(x, shared)
         return {"drive": z, "modulators": m, "gates": self._gate(m)}
 
-    def _modulators(self, x: Tensor) -> Tensor:
-        return affine(x, self.modulators.weight, self.modulators.bias, relu=True)
+    def _modulators(self, x: Tensor, shared: Tensor | None) -> Tensor:
+        return torch.relu(self.modulators(x, shared))
 
     def _gate(self, m: Tensor) -> Tensor:
         g = affine(m, self.gates.weight, self.gates.bias)
@@ -117,5 +118,5 @@ class NeuromodulatedPolicy(ContextPolicy):
         layer = functools.partial(NeuromodulatedLinear, num_modulators=num_modulators, gate=gate)
         super().__init__(observation_dim, action_dim, layer=layer, **context_policy)
 
-    def _parts(self, layer: nn.Module, x: Tensor) -> dict[str, Tensor]:
-        return cast(NeuromodulatedLinear, layer).parts(x)
+    def _parts(self, layer: nn.Module, x: Tensor, shared: Tensor | None) -> dict[str, Tensor]:
+        return cast(NeuromodulatedLinear, layer).parts(x, shared)

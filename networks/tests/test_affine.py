@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import linear, relu
 
-from networks.affine import affine
+from networks.affine import SharedLinear, affine
 
 
 @pytest.mark.parametrize("activate", [False, True])
@@ -38,3 +38,19 @@ def test_one_bias_for_the_whole_stack_and_inputs_stay():
     assert torch.equal(x, before)
     for t in range(3):
         torch.testing.assert_close(y[t], relu(linear(x[t], weight[t], bias)))
+
+
+@pytest.mark.parametrize("kind", ["of all rows", "of each row"])
+def test_shared_inputs_are_the_last_ones(kind):
+    layer = SharedLinear(7, 6).double()
+    x = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    shape = (3,) if kind == "of all rows" else (5, 3)
+    shared = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    whole = linear(torch.cat((x, shared.expand(5, 3)), 1), layer.weight, layer.bias)
+    y = layer(x, shared)
+    torch.testing.assert_close(y, whole)
+    torch.testing.assert_close(layer(torch.cat((x, shared.expand(5, 3)), 1)), whole)
+    inputs, upstream = (x, shared, layer.weight, layer.bias), torch.randn_like(y)
+    expected = torch.autograd.grad(whole, inputs, upstream)
+    for a, b in zip(torch.autograd.grad(y, inputs, upstream), expected, strict=True):
+        torch.testing.assert_close(a, b)
