@@ -39,6 +39,7 @@ from networks.critic import Critic  # noqa: E402
 from networks.mask_generator import MaskGenerator  # noqa: E402
 from networks.masked import MaskedMLP  # noqa: E402
 from networks.mlp import MLP  # noqa: E402
+from runners.memory import keep_freed_memory  # noqa: E402
 
 HIDDEN = (400, 400, 400)
 
@@ -191,6 +192,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()  # as the loop does
     torch.manual_seed(0)
     warnings.filterwarnings("ignore", "SAC.precision")  # the table says so itself
     dims = Dims()

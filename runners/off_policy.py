@@ -12,6 +12,7 @@ from torch import Tensor
 
 from runners.collector import Collector
 from runners.health import FiniteWatch, Rates
+from runners.memory import keep_freed_memory
 from runners.meter import Meter
 from runners.regimes import PLAIN, check_loop
 
@@ -90,6 +91,7 @@ class OffPolicyLoop:
         sizes = spec.observation_dim, spec.num_tasks, spec.horizon
         self.trajectories = trajectories(*sizes) if trajectories else None
         self._check_batches()
+        keep_freed_memory()
         self.reward_scaler = reward_scaler(spec.num_tasks) if reward_scaler else None
         self.steps_per_iteration, self.log_interval = steps_per_iteration, log_interval
         self.ratio = Fraction(updates_per_step).limit_denominator(10**6)

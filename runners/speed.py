@@ -18,6 +18,7 @@ from tensordict import TensorDict
 
 from runners import config, training
 from runners.command_line import FINISHED
+from runners.memory import keep_freed_memory
 
 DOCUMENTED = {"steps_per_second": 5818.0, "update_ms": 92.3}
 """The figures of docs/performance.md for two cores of an AMD EPYC, no GPU."""
@@ -46,6 +47,7 @@ def measure(seconds: float = 9.0) -> dict[str, float]:
             vector.step(td)
 
         one_step = _median(step, seconds, window=25)
+    keep_freed_memory()  # as the loop does
     learner = bound["algorithm"](spec)
     shape = (spec.num_tasks, ROWS)
     following = {
