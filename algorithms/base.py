@@ -28,7 +28,7 @@ class Sizes(Protocol):
 
 
 def check_task_key(learner: str, key: str, fix: str, **networks: nn.Module) -> None:
-    """Check by what name a learner's networks are told of the task, where they say it.
+    """Check by what name a learner's networks are told of the task, and that no more is needed.
 
     Args:
         learner: whose networks these are, for the message.
@@ -36,11 +36,16 @@ def check_task_key(learner: str, key: str, fix: str, **networks: nn.Module) -> N
         fix: what to do about it.
 
     Raises:
-        ValueError: a network reads another name.
+        ValueError: a network reads another name, or needs a context that no learner gives.
     """
     for name, network in networks.items():
         if (read := getattr(network, "task_key", key)) != key:
             raise ValueError(f"{learner}.{name} reads {read!r} instead of {key!r}; {fix}")
+        if any(getattr(module, "needs_context", False) for module in network.modules()):
+            raise ValueError(
+                f"{learner}.{name} has TaskContext.source = 'prototype', a context that no learner "
+                "gives; bind 'one_hot' or 'input_and_one_hot'"
+            )
 
 
 class Algorithm(nn.Module, ABC):

@@ -4,6 +4,7 @@ There is no paper; the method is known from its code. What that code does and wh
 differ in the points numbered in `MaskedSAC`.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -103,6 +104,10 @@ class MaskedSAC(SAC):
         for option, number in (("sl_steps", sl_steps), ("freeze_after", freeze_after)):
             if number is not None and number < 0:
                 raise ValueError(f"MaskedSAC.{option} must be at least 0, got {number}")
+        rates = {"rl_generator_lr": rl_generator_lr, "sl_generator_lr": sl_generator_lr}
+        for option, rate in rates.items():
+            if not 0.0 < rate < math.inf:
+                raise ValueError(f"MaskedSAC.{option} must be positive and finite, got {rate}")
         for option, value, values in (
             ("initial_masks", initial_masks, ("generator", "random", "dense")),
             ("commit", commit, ("top_k", "resample")),
@@ -150,7 +155,7 @@ class MaskedSAC(SAC):
         return self.generating
 
     def begin_phase(self, context: TensorDict | None) -> Metrics:
-        """Take the supervised steps if they are due; `context` is the recent trajectories.
+        """Train the encoders and take the supervised steps, if due, on the recent trajectories.
 
         Raises:
             ValueError: If trajectories are asked for and the loop keeps none.
@@ -166,8 +171,11 @@ class MaskedSAC(SAC):
         if self.resample and is_open and not self.generating:
             with torch.no_grad():
                 self._drawn = self._noisy(self._draw(context))
-        supervised = self.generating and self.use_supervised_loss and self.iteration > 0
-        if not supervised or context is None or self.num_tasks == 1:
+        if not self.generating or self.iteration == 0 or context is None:
+            return {}
+        for g in self.generators:
+            g.pretrain(self._seen(context))
+        if not self.use_supervised_loss or self.sl_steps == 0 or self.num_tasks == 1:
             return {}
         if not context["mask"].flatten(1).any(1).all():
             return {}  # a task without a trajectory has no similarity to the others
@@ -209,8 +217,6 @@ class MaskedSAC(SAC):
     def _supervise(self, context: TensorDict) -> Metrics:
         """Move each generator so that masks overlap as trajectories resemble each other."""
         groups = [self.groups[f"supervised/{name}"] for name in self.names]
-        for g in self.generators:
-            g.pretrain(self._seen(context))
         for _ in range(self.sl_steps):
             drawn = self._draw(context)
             losses = [

@@ -19,6 +19,9 @@ class ObservationNormalizer(nn.Module):
         steps_per_task: Observations of each task after which the statistics freeze.
         floor: Smallest standard deviation divided by, in the observation's units.
         bound: Largest magnitude of a normalised value.
+
+    Raises:
+        ValueError: a number that is not positive.
     """
 
     mean: Tensor
@@ -37,6 +40,10 @@ class ObservationNormalizer(nn.Module):
         bound: float = 5.0,
     ) -> None:
         super().__init__()
+        positive = {"steps_per_task": steps_per_task, "floor": floor, "bound": bound}
+        for name, value in positive.items():
+            if not value > 0:
+                raise ValueError(f"ObservationNormalizer.{name} must be positive, got {value}")
         self.limit = steps_per_task * num_tasks
         self.floor, self.bound = floor, bound
         zeros = torch.zeros(observation_dim, dtype=torch.float64)

@@ -5,6 +5,7 @@ Probabilistic Context Variables", ICML 2019.
 """
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -126,10 +127,12 @@ class PEARL(OffPolicyMetaAlgorithm):
             raise ValueError(f"PEARL.smoothing must lie in (0, 1], got {smoothing}")
         positive = {"learning_rate": learning_rate, "reward_scale": reward_scale}
         for name, number in positive.items():
-            if not number > 0.0:
-                raise ValueError(f"PEARL.{name} must be positive, got {number}")
-        if not kl_weight >= 0.0:
-            raise ValueError(f"PEARL.kl_weight must not be negative, got {kl_weight}")
+            if not 0.0 < number < math.inf:
+                raise ValueError(f"PEARL.{name} must be positive and finite, got {number}")
+        penalties = {"loc_penalty": loc_penalty, "log_std_penalty": log_std_penalty}
+        for name, number in {"kl_weight": kl_weight, **penalties}.items():
+            if not 0.0 <= number < math.inf:
+                raise ValueError(f"PEARL.{name} must be finite and at least 0, got {number}")
         if kl_reduction not in ("sum", "mean_tasks"):
             raise ValueError(
                 f"PEARL.kl_reduction must be 'sum' or 'mean_tasks', got {kl_reduction!r}"

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -96,14 +97,16 @@ class SAC(Algorithm):
             raise ValueError(f"SAC.discount must lie in [0, 1), got {discount}")
         if not 0.0 < smoothing <= 1.0:
             raise ValueError(f"SAC.smoothing must lie in (0, 1], got {smoothing}")
-        norm = float("inf") if max_norm is None else max_norm
-        positive = {"actor_lr": actor_lr, "critic_lr": critic_lr, "alpha_lr": alpha_lr}
-        for name, value in {**positive, "max_norm": norm}.items():
-            if not value > 0.0:
-                raise ValueError(f"SAC.{name} must be positive, got {value}")
+        norm = math.inf if max_norm is None else max_norm
+        if not norm > 0.0:
+            raise ValueError(f"SAC.max_norm must be positive, got {max_norm}")
+        rates = {"actor_lr": actor_lr, "critic_lr": critic_lr, "alpha_lr": alpha_lr}
+        for name, value in rates.items():
+            if not 0.0 < value < math.inf:
+                raise ValueError(f"SAC.{name} must be positive and finite, got {value}")
         for name, value in {"scale_penalty": scale_penalty, "loc_penalty": loc_penalty}.items():
-            if not value >= 0.0:
-                raise ValueError(f"SAC.{name} must be at least 0, got {value}")
+            if not 0.0 <= value < math.inf:
+                raise ValueError(f"SAC.{name} must be finite and at least 0, got {value}")
         if precision not in PRECISIONS:
             raise ValueError(f"SAC.precision must be one of {PRECISIONS}, got {precision!r}")
         self.precision, self.compiled = precision, compiled
@@ -125,7 +128,7 @@ class SAC(Algorithm):
         self._optimizer = optimizer
         self._max_norm = norm
         self.groups: dict[str, ClippedOptimizer] = {}
-        self._add_group("alpha", [self.log_alpha], alpha_lr, max_norm=float("inf"))
+        self._add_group("alpha", [self.log_alpha], alpha_lr, max_norm=math.inf)
         self._add_group("actor", self.actor.parameters(), actor_lr)
         members = int(self.critic.num_critics)
         self._add_group("critic", self.critic.parameters(), critic_lr, members=members)

@@ -3,6 +3,7 @@
 Schulman et al., "Trust Region Policy Optimization", 2015.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -83,10 +84,10 @@ class TrustRegion:
         Raises:
             ValueError: if a number is out of range.
         """
-        if not max_kl > 0.0:
-            raise ValueError(f"TrustRegion.max_kl must be positive, got {max_kl}")
-        if not damping >= 0.0:
-            raise ValueError(f"TrustRegion.damping must be at least 0, got {damping}")
+        if not 0.0 < max_kl < math.inf:
+            raise ValueError(f"TrustRegion.max_kl must be positive and finite, got {max_kl}")
+        if not 0.0 <= damping < math.inf:
+            raise ValueError(f"TrustRegion.damping must be finite and at least 0, got {damping}")
         for name, count in (("cg_iterations", cg_iterations), ("max_backtracks", max_backtracks)):
             if count < 1:
                 raise ValueError(f"TrustRegion.{name} must be at least 1, got {count}")

@@ -38,17 +38,18 @@ class EpisodeTable:
         """
         self._forget(oldest)
         end = self.total + lengths.cumsum(0)
-        order = torch.rand(len(lengths), device=lengths.device, generator=generator).argsort()
-        together = len(self) + len(lengths)
+        self.total += int(lengths.sum())
+        left = end > oldest  # they may be more than the ring holds
+        start, end = (end - lengths)[left].clamp(min=oldest), end[left]
+        order = torch.rand(len(end), device=lengths.device, generator=generator).argsort()
+        together = len(self) + len(end)
         wanted = round(self.share * together)
         if self.share > 0.0 and together > 1:
             wanted = min(max(wanted, 1), together - 1)
         number = max(wanted - int(self._aside.sum()), 0)
-        self._start = torch.cat((self._start, end - lengths))
+        self._start = torch.cat((self._start, start))
         self._end = torch.cat((self._end, end))
         self._aside = torch.cat((self._aside, order < number))
-        self.total += int(lengths.sum())
-        self._forget(oldest)  # these may be more than the ring holds
 
     def _forget(self, oldest: int) -> None:
         """Drop all transitions before the one of number `oldest`."""

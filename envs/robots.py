@@ -84,6 +84,11 @@ class RobotSuite(ListedSuite):
         check_whole("horizon", self._horizon, 1)
         check_whole("goal_seed", goal_seed, 0)
         self._names = _names(record, families)
+        if change is not None and record.drawn and not set(record.drawn) & set(self._names):
+            raise ValueError(
+                f"change draws new tasks from the families {list(record.drawn)}, and families are "
+                f"{list(self._names)}; add one of them or leave change out"
+            )
         self._goal_seed, self._change = goal_seed, change
         self._terminates = record.terminates if terminates is None else terminates
         self._physics = physics or Physics()

@@ -137,6 +137,12 @@ class DendriticMLP(nn.Module):
                 self.dendrites[str(index)] = segments
             self.activations.append(competition(units) if competition else nn.ReLU())
             density, width = percent_on or 1.0, units
+        for module in self.modules():
+            if isinstance(module, KWinners) and min(module.k, module.k_inference) < 1:
+                raise ValueError(
+                    f"percent_on must leave a winner in each layer, got {percent_on} of "
+                    f"{module.num_units} units"
+                )
 
     @property
     def stack_dims(self) -> int:

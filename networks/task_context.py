@@ -67,6 +67,7 @@ class TaskContext(nn.Module):
         if preprocess == "k_winners" and winners is None:
             raise ValueError("preprocess must not be 'k_winners' in a network without k-winners")
         self.num_tasks, self.source = num_tasks, source
+        self.needs_context = source == "prototype"
         widths = (num_tasks, in_features + num_tasks, in_features)
         self.raw_features = widths[SOURCES.index(source)]
         self.features = self.raw_features if preprocess == "none" else width
@@ -85,7 +86,7 @@ class TaskContext(nn.Module):
         Raises:
             ValueError: for `prototype`, which only the caller can know.
         """
-        if self.source == "prototype":
+        if self.needs_context:
             raise ValueError("context must be given where TaskContext.source is 'prototype'")
         if self.source == "one_hot":
             return None

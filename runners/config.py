@@ -168,10 +168,10 @@ def _building_error(error: Exception) -> str | None:
     if isinstance(error, MemoryError) or "allocate" in first or "out of memory" in first:
         size = re.search(r"allocate (\d+) bytes", text)
         asked = f" ({int(size[1]) / 2**30:.0f} GiB asked for)" if size else ""
-        return (
-            f"{prefix}not enough memory{asked}; lower REPLAY_CAPACITY (TaskReplay.capacity) "
-            "or the networks' sizes"
-        )
+        fix = "REPLAY_CAPACITY (TaskReplay.capacity) or the networks' sizes"
+        if calls and calls[0].endswith("Suite"):
+            fix = "the sizes that are bound to it"
+        return f"{prefix}not enough memory{asked}; lower {fix}"
     if factory := re.match(r"(\w+)\.__init__\(\) missing \d+ required positional", first):
         return f"{first}; to be called later it is bound without parentheses: @{factory[1]}"
     by_calls = isinstance(error, TypeError | KeyError | RuntimeError) and bool(calls)

@@ -73,9 +73,10 @@ class OffPolicyLoop:
         for name, value in at_least_one.items():
             if value < 1:
                 raise ValueError(f"OffPolicyLoop.{name} must be at least 1, got {value}")
-        if not 0 < updates_per_step < 1e6:
+        if not 1e-6 <= updates_per_step < 1e6:
             raise ValueError(
-                f"OffPolicyLoop.updates_per_step must be positive, got {updates_per_step}"
+                "OffPolicyLoop.updates_per_step must be positive, at least 1e-6 and below 1e6, "
+                f"got {updates_per_step}"
             )
         if warmup not in ("policy", "uniform"):
             raise ValueError(f"OffPolicyLoop.warmup must be 'policy' or 'uniform', got {warmup!r}")

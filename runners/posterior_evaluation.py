@@ -135,6 +135,12 @@ class PosteriorEvaluator(RolloutEvaluator):
                 f"PosteriorEvaluator.sparse is True, and {suite.name} pays no sparse reward; "
                 "set it to False"
             )
+        if self.steps <= self.prior_episodes * suite.spec.horizon:
+            raise ValueError(
+                f"PosteriorEvaluator.steps (EVALUATION_STEPS) is {self.steps}, and the first "
+                f"{self.prior_episodes} (PRIOR_EPISODES) episodes of {suite.spec.horizon} steps "
+                "come before any adaptation; raise it above them"
+            )
         self._draw(suite)
 
     def _draw(self, suite: Any) -> None:
@@ -228,7 +234,16 @@ class PosteriorEvaluator(RolloutEvaluator):
         whole: TensorDict = torch.cat(flat, 1)
         if self.context_size is None:
             return whole
-        return drawn([transitions(row) for row in whole], self.context_size, generator, False)
+        # A task whose episodes all broke off shows nothing: rows of its padding, and masked.
+        present = whole["mask"].any(1)
+        pools = [
+            transitions(row) if some else row.exclude("mask")
+            for row, some in zip(whole, present.tolist(), strict=True)
+        ]
+        context = drawn(pools, self.context_size, generator, False)
+        if not bool(present.all()):
+            context["mask"] = present[:, None].expand(-1, self.context_size)
+        return context
 
     def result(self, step: int, suite: Any, metrics: dict[str, float]) -> dict[str, Any]:
         """The last evaluation and all one must know to compare it, ready for JSON."""

@@ -137,7 +137,7 @@ def test_invariant_16_the_last_transition_holds_the_observation_before_the_reset
 
 
 def test_invariant_17_updates_are_steps_minus_one_after_a_burst() -> None:
-    """The run stops with its last step, as the reference does; no update before the warm-up's."""
+    """The reference stops with its last step, as here; a run of ours adds the update due for it."""
     made = loop()
     at_first = None
     while made.counts["steps"] < 40:
