@@ -22,6 +22,7 @@ from runners.checkpoint import Checkpointer, CheckpointError, ConfigMismatch
 from runners.config import ConfigError
 from runners.devices import named_device
 from runners.evaluation import Evaluator
+from runners.files import disk_is_full
 from runners.health import NonFiniteError
 from runners.logs import Logger
 from runners.manifest import DamagedError
@@ -209,16 +210,15 @@ def _run(
             finished = driving.drive(parts, run, signals, total_steps, text)
         run.note_operative(config.operative_text())
         saved = parts.checkpointer.save(loop.step, **parts.state())
-        if finished:
-            about = policy_card.facts(text, parts.suite, run.path, loop.step)
-            export_policy(run.path / "policy", parts.learner, loop.step, **about)
+        if finished and saved and _exported(parts, run, text):
             status(DONE, step=loop.step, exit_code=0)
             if parts.recorder is not None:
                 parts.recorder.wait(lambda: signals.requested)
             return DONE
+        reason = "the end could not be written" if finished else signals.requested
         if not saved and not parts.checkpointer.steps_on_disk():
-            raise RuntimeError(f"stopped by {signals.requested}, and no checkpoint could be kept")
-        status(INTERRUPTED, step=loop.step, reason=signals.requested, exit_code=75)
+            raise RuntimeError(f"stopped by {reason}, and no checkpoint could be kept")
+        status(INTERRUPTED, step=loop.step, reason=reason, exit_code=75)
         return INTERRUPTED
     except ConfigError:
         raise
@@ -239,6 +239,19 @@ def _run(
         raise
     finally:
         parts.logger.close()
+
+
+def _exported(parts: Parts, run: RunFolder, text: str) -> bool:
+    """Write the policy by itself; False, with a warning, on a full disk."""
+    about = policy_card.facts(text, parts.suite, run.path, parts.loop.step)
+    try:
+        export_policy(run.path / "policy", parts.learner, parts.loop.step, **about)
+    except OSError as error:
+        if not disk_is_full(error):
+            raise
+        logging.warning("Disk full: the policy was not written")
+        return False
+    return True
 
 
 def _open(parts: Parts, run: RunFolder, total_steps: int, text: str, resume: str) -> None:

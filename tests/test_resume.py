@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from runners import checkpoint_files, files, manifest, storage, train, training
-from runners.checkpoint import read_part, steps_in
+from runners.checkpoint import Checkpointer, read_part, steps_in
 from runners.evaluation import Evaluator
 from runners.off_policy import OffPolicyLoop
 
@@ -389,6 +389,30 @@ def test_a_signal_on_a_full_disk_keeps_the_last_checkpoint_and_says_75(tmp_path,
     for module in (files, checkpoint_files, manifest, storage):
         monkeypatch.setattr(module, "write_synced", write)
     trained("sac", tmp_path, TOTAL_STEPS=100)
+
+
+@pytest.mark.parametrize("lost", ["the last checkpoint", "the policy"])
+def test_a_run_whose_end_does_not_fit_on_the_disk_is_not_done(lost, tmp_path, monkeypatch):
+    """It says 75, and the same command writes what is missing."""
+    save, export = Checkpointer.save, training.export_policy
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def saved(self, step, **parts):
+        return step < 100 and save(self, step, **parts)
+
+    with monkeypatch.context() as patched:
+        if lost == "the policy":
+            patched.setattr(training, "export_policy", full)
+        else:
+            patched.setattr(Checkpointer, "save", saved)
+        folder, _ = trained("sac", tmp_path, code=75, TOTAL_STEPS=100)
+    status = json.loads((folder / "status.json").read_text())
+    assert (status["state"], status["reason"]) == ("INTERRUPTED", "the end could not be written")
+    assert training.export_policy is export
+    folder, last = trained("sac", tmp_path, TOTAL_STEPS=100)
+    assert last.name == "step_000000000100" and (folder / "policy/policy.json").is_file()
 
 
 def test_a_failure_without_a_message_is_told_by_its_name(tmp_path, monkeypatch):
