@@ -1,6 +1,6 @@
 """MetaEvaluator: what a meta-learner does before, and after each of some adaptation steps."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import gin
@@ -105,7 +105,8 @@ class MetaEvaluator(RolloutEvaluator):
             `eval/success_rate` are those of the last split after the last step, and
             `eval/return_before` those of its step 0. `self.returns`, `self.successes` and
             `self.last_successes` (success at an episode's last step) hold every episode by split,
-            `[tasks, steps, episodes]`.
+            `[tasks, steps, episodes]`, nan where a simulator broke the episode off; means leave
+            those out, and `eval/broken_episodes` counts them, if there are any.
         """
         if self.recorder is not None:
             self.recorder.check(learner)
@@ -115,14 +116,16 @@ class MetaEvaluator(RolloutEvaluator):
         for split in self.splits:
             for step in range(self.adaptations + 1):
                 place = f"{split}/step_{step}"
-                metrics[f"eval/return/{place}"] = float(self.returns[split][:, step].mean())
-                metrics[f"eval/success_rate/{place}"] = float(self.successes[split][:, step].mean())
+                metrics[f"eval/return/{place}"] = float(self.returns[split][:, step].nanmean())
+                metrics[f"eval/success_rate/{place}"] = float(
+                    self.successes[split][:, step].nanmean()
+                )
         split = self.splits[-1]
-        self.success = self.successes[split][:, -1].mean(-1).float()
+        self.success = self.successes[split][:, -1].nanmean(-1).float()
         for tag in ("return", "success_rate"):
             metrics[f"eval/{tag}"] = metrics[f"eval/{tag}/{split}/step_{self.adaptations}"]
         metrics["eval/return_before"] = metrics[f"eval/return/{split}/step_0"]
-        return metrics
+        return metrics | broken(self.returns)
 
     def check(self, suite: Any, learner: Any) -> None:
         """Refuse what does not fit.
@@ -220,13 +223,13 @@ class MetaEvaluator(RolloutEvaluator):
     def _split(self, split: str) -> dict[str, Any]:
         steps = []
         for step in range(self.adaptations + 1):
-            by_task = self.returns[split][:, step].mean(-1)
+            by_task = self.returns[split][:, step].nanmean(-1)
             steps.append(
                 {
                     "adaptations": step,
-                    "return": float(by_task.mean()),
+                    "return": float(by_task.nanmean()),
                     "return_ci95_over_tasks": half_width(by_task),
-                    "success_rate": float(self.successes[split][:, step].mean()),
+                    "success_rate": float(self.successes[split][:, step].nanmean()),
                     "success_rate_at_the_last_step": float(
                         self.last_successes[split][:, step].mean()
                     ),
@@ -235,7 +238,7 @@ class MetaEvaluator(RolloutEvaluator):
         drawn = self._tasks[split]
         tasks = [
             {"name": task.name, "goal": int(task.goals[0]), "returns": values}
-            for task, values in zip(drawn, self.returns[split].mean(-1).tolist(), strict=True)
+            for task, values in zip(drawn, self.returns[split].nanmean(-1).tolist(), strict=True)
         ]
         classes = {
             name: self._means(split, [i for i, task in enumerate(drawn) if task.name == name])
@@ -250,7 +253,7 @@ class MetaEvaluator(RolloutEvaluator):
             "success_rates": self.successes[split],
             "success_rates_at_the_last_step": self.last_successes[split],
         }
-        return {tag: values[rows].mean((0, 2)).tolist() for tag, values in scores.items()}
+        return {tag: values[rows].nanmean((0, 2)).tolist() for tag, values in scores.items()}
 
     def table(self, result: dict[str, Any]) -> Table:
         """A line for each split and step."""
@@ -309,8 +312,18 @@ class MetaEvaluator(RolloutEvaluator):
 
 
 def half_width(values: Tensor) -> float:
-    """Half the width of the 95 % t-interval of the mean of `values` `[n]`; nan for one value."""
+    """Half the width of the 95 % t-interval of the mean of `values` `[n]`; nan for one value.
+
+    Values that are nan are left out.
+    """
+    values = values[~values.isnan()]
     n = len(values)
     if n < 2:
         return float("nan")
     return float(student.ppf(0.975, n - 1) * values.std() / n**0.5)
+
+
+def broken(returns: Mapping[str, Tensor]) -> dict[str, float]:
+    """`eval/broken_episodes`, the number of returns that are nan, if there are any."""
+    number = sum(int(scores.isnan().sum()) for scores in returns.values())
+    return {"eval/broken_episodes": float(number)} if number else {}

@@ -187,7 +187,7 @@ class MetaOnPolicyLoop:
 def _scores(experience: TensorDict, when: str) -> dict[str, Tensor]:
     """Means over tasks and episodes."""
     return {
-        f"train/return_{when}": returns(experience).mean(),
-        f"train/success_{when}": successes(experience).double().mean(),
+        f"train/return_{when}": returns(experience).nanmean(),
+        f"train/success_{when}": successes(experience).nanmean(),
         f"train/episode_length_{when}": experience["mask"].sum(-1).double().mean(),
     }

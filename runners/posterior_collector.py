@@ -129,8 +129,8 @@ class PosteriorCollector:
         ledger.collected(mask)
         ledger.note(
             {
-                f"train/return_{when}": returns(experience).mean(),
-                f"train/success_{when}": successes(experience).double().mean(),
+                f"train/return_{when}": returns(experience).nanmean(),
+                f"train/success_{when}": successes(experience).nanmean(),
                 f"train/episode_length_{when}": mask.sum(-1).double().mean(),
             }
         )

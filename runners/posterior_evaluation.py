@@ -96,6 +96,7 @@ class PosteriorEvaluator(RolloutEvaluator):
         self.returns: dict[str, Tensor] = {}
         self.successes: dict[str, Tensor] = {}
         self.posteriors: dict[str, Arrays] = {}
+        self._broken = 0
 
     def __call__(self, suite: Any, learner: Any) -> dict[str, float]:
         """Evaluate `learner`.
@@ -105,19 +106,21 @@ class PosteriorEvaluator(RolloutEvaluator):
             repetitions, and the same of `eval/success_rate` (success at any step); `eval/return`
             and `eval/success_rate` are the last episode's of the last split, `eval/return_before`
             is its first one's. `self.returns` and `self.successes` hold every episode by split,
-            `[tasks, repetitions, episodes]`, nan behind the last one of a task.
+            `[tasks, repetitions, episodes]`, nan behind the last one of a task and where a
+            simulator broke one off; `eval/broken_episodes` counts these, if there are any.
         """
+        self._broken = 0
         self._evaluate(suite, learner)
-        metrics = {}
+        metrics = {"eval/broken_episodes": float(self._broken)} if self._broken else {}
         for split in self.splits:
             for tag, scores in (("return", self.returns), ("success_rate", self.successes)):
                 place = f"eval/{tag}/{split}"
-                metrics[f"{place}/last"] = float(_last(scores[split]).mean())
+                metrics[f"{place}/last"] = float(_last(scores[split]).nanmean())
                 for i in range(-(-self.steps // suite.spec.horizon)):
                     mean = scores[split][..., i].nanmean()
                     metrics[f"{place}/episode_{i + 1}"] = float(mean)
         split = self.splits[-1]
-        self.success = _last(self.successes[split]).mean(-1).float()
+        self.success = _last(self.successes[split]).nanmean(-1).float()
         for tag in ("return", "success_rate"):
             metrics[f"eval/{tag}"] = metrics[f"eval/{tag}/{split}/last"]
         metrics["eval/return_before"] = metrics[f"eval/return/{split}/episode_1"]
@@ -210,6 +213,7 @@ class PosteriorEvaluator(RolloutEvaluator):
             elif seen:
                 latents = learner.prior(len(tasks)).to(device)
             experience = rollouts.collect(learner, tasks, latents["latent"], explore=False)
+            self._broken += int((active & ~experience["mask"].flatten(1).any(1)).sum())
             experience["mask"] &= active[:, None, None]
             context = context_of(experience, self.sparse)
             collected += experience["mask"].sum((1, 2))
@@ -333,7 +337,8 @@ class PosteriorEvaluator(RolloutEvaluator):
 
 def _last(scores: Tensor) -> Tensor:
     """The last of `[*, episodes]` that is no nan."""
-    place = (~scores.isnan()).sum(-1, keepdim=True) - 1
+    number = torch.arange(1, scores.shape[-1] + 1, device=scores.device)
+    place = (number * ~scores.isnan()).argmax(-1, keepdim=True)
     last: Tensor = scores.gather(-1, place).squeeze(-1)
     return last
 

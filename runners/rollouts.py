@@ -186,22 +186,24 @@ def check_draw(owner: str, suite: Any, num_tasks: int, split: str) -> None:
 
 
 def returns(experience: TensorDict) -> Tensor:
-    """Undiscounted return of each episode `[tasks, episodes]`."""
+    """Undiscounted return of each episode `[tasks, episodes]`; nan for one that was broken off."""
     mask = experience["mask"]
     total: Tensor = (experience["next", "reward"].squeeze(-1) * mask).sum(-1)
-    return total
+    return total.where(mask.any(-1), torch.nan)
 
 
 def successes(experience: TensorDict, last: bool = False) -> Tensor:
-    """Whether each episode `[tasks, episodes]` succeeded at any step, or at its last one."""
+    """1 for each episode `[tasks, episodes]` that succeeded at any step, or at its last one, or 0.
+
+    nan for one that was broken off.
+    """
     mask = experience["mask"]
     success = experience["next", "success"].squeeze(-1) & mask
-    if not last:
-        found: Tensor = success.any(-1)
-        return found
-    end = (mask.long().cumsum(-1) * mask).argmax(-1, keepdim=True)
-    at_the_end: Tensor = success.gather(-1, end).squeeze(-1)
-    return at_the_end
+    found: Tensor = success.any(-1)
+    if last:
+        end = (mask.long().cumsum(-1) * mask).argmax(-1, keepdim=True)
+        found = success.gather(-1, end).squeeze(-1)
+    return found.double().where(mask.any(-1), torch.nan)
 
 
 def padded(experience: TensorDict, length: int) -> TensorDict:

@@ -152,7 +152,7 @@ class WindowCollector:
 def _scores(experience: TensorDict) -> dict[str, Tensor]:
     """Means over tasks and episodes."""
     return {
-        "train/return": returns(experience).mean(),
-        "train/success": successes(experience).double().mean(),
+        "train/return": returns(experience).nanmean(),
+        "train/success": successes(experience).nanmean(),
         "train/episode_length": experience["mask"].sum(-1).double().mean(),
     }

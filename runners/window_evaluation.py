@@ -15,7 +15,7 @@ from runners.evaluation import evaluating, untouched_randomness
 from runners.evaluation_results import Table
 from runners.inference_scores import accuracy, matching, reaction
 from runners.latent_records import Arrays, of_windows
-from runners.meta_evaluation import half_width
+from runners.meta_evaluation import broken, half_width
 from runners.regimes import WINDOW, check_evaluator
 from runners.rollout_evaluation import RolloutEvaluator
 from runners.rollouts import padded, returns, successes
@@ -99,10 +99,12 @@ class WindowEvaluator(RolloutEvaluator):
         Returns:
             For each run `eval/return/<run>`, `eval/success_rate/<run>` and `eval/accuracy/<run>`,
             means over tasks and episodes, and `eval/return/<run>/<family>`; without a run's name
-            those of the last one. `self.scores` holds every episode by run.
+            those of the last one. `self.scores` holds every episode by run, nan where a simulator
+            broke it off; means leave those out, and `eval/broken_episodes` counts them, if any.
         """
         self._evaluate(self.suite or suite, learner)
-        return self._metrics()
+        told = {run: scores["return"] for run, scores in self.scores.items()}
+        return self._metrics() | broken(told)
 
     @property
     def _first(self) -> str:
@@ -168,15 +170,15 @@ class WindowEvaluator(RolloutEvaluator):
     def _metrics(self) -> dict[str, float]:
         metrics = {}
         for run, scores in self.scores.items():
-            metrics[f"eval/return/{run}"] = float(scores["return"].mean())
-            metrics[f"eval/success_rate/{run}"] = float(scores["success"].double().mean())
+            metrics[f"eval/return/{run}"] = float(scores["return"].nanmean())
+            metrics[f"eval/success_rate/{run}"] = float(scores["success"].nanmean())
             metrics[f"eval/accuracy/{run}"] = scores["accuracy"]
             for name, places in self._families(run).items():
-                metrics[f"eval/return/{run}/{name}"] = float(scores["return"][places].mean())
+                metrics[f"eval/return/{run}/{name}"] = float(scores["return"][places].nanmean())
         last = self.runs[-1]
         for tag in ("return", "success_rate", "accuracy"):
             metrics[f"eval/{tag}"] = metrics[f"eval/{tag}/{last}"]
-        self.success = self.scores[last]["success"].float().mean(-1)
+        self.success = self.scores[last]["success"].float().nanmean(-1)
         return metrics
 
     def check(self, suite: Any, learner: Any) -> None:
@@ -217,22 +219,27 @@ class WindowEvaluator(RolloutEvaluator):
 
     def _run_result(self, run: str) -> dict[str, Any]:
         scores = self.scores[run]
-        by_task = scores["return"].mean(-1)
+        by_task = scores["return"].nanmean(-1)
         split = run.split("/")[0]
         told: dict[str, Any] = {
             name: scores[name] for name in ("accuracy", "components", "reaction") if name in scores
         }
         return {
-            "return": float(by_task.mean()),
+            "return": float(by_task.nanmean()),
             "return_ci95_over_tasks": half_width(by_task),
-            "success_rate": float(scores["success"].double().mean()),
+            "success_rate": float(scores["success"].nanmean()),
             "families": {
-                name: float(by_task[places].mean()) for name, places in self._families(run).items()
+                name: float(by_task[places].nanmean())
+                for name, places in self._families(run).items()
             },
             **told,
             "tasks": [
-                {"name": task.name, "goal": int(task.goals[0]), "returns": values}
-                for task, values in zip(self._tasks[split], scores["return"].tolist(), strict=True)
+                {
+                    "name": task.name,
+                    "goal": int(task.goals[0]),
+                    "returns": [v for v in row if v == v],
+                }
+                for task, row in zip(self._tasks[split], scores["return"].tolist(), strict=True)
             ],
         }
 

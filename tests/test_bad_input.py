@@ -61,6 +61,15 @@ BAD = {
     ),
     "bound that turns gradients round": (["--gin=SAC.max_norm = -1.0"], ["SAC.max_norm", "-1.0"]),
     "steps below zero": (["--gin=MaskedSAC.sl_steps = -1"], ["MaskedSAC.sl_steps", "-1"]),
+    "generators that never learn": (
+        ["--gin=MaskedSAC.rl_generator_lr = 0.0"],
+        ["MaskedSAC.rl_generator_lr", "positive", "0.0"],
+    ),
+    "generators that turn round": (
+        ["--gin=MaskedSAC.sl_generator_lr = -1.0"],
+        ["MaskedSAC.sl_generator_lr", "positive", "-1.0"],
+    ),
+    "updates too seldom": (["--gin=UPDATES_PER_STEP = 1e-7"], ["updates_per_step", "1e-07"]),
     "masks frozen before the start": (
         ["--gin=MaskedSAC.freeze_after = -1"],
         ["MaskedSAC.freeze_after", "at least 0", "-1"],

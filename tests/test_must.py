@@ -17,6 +17,7 @@ from networks.critic import Critic
 from networks.mask_generator import MaskGenerator
 from networks.masked import MaskedMLP
 from networks.mlp import MLP
+from networks.trajectory_encoder import TrajectoryEncoder
 
 
 @dataclass(frozen=True)
@@ -414,6 +415,33 @@ def test_update_gate_waits_for_success_and_for_weakness() -> None:
         for t in range(4)
     ]
     assert changed == [False, True, False, True]
+
+
+def test_no_supervised_steps_are_none() -> None:
+    """The second generator phase, the first with a supervised loss, takes only its own steps."""
+    dims, seen = Dims(), []
+    for options in ({"sl_steps": 0}, {"use_supervised_loss": False}):
+        torch.manual_seed(0)
+        learner = _must(dims, update_interval=1, **options)
+        for iteration in range(3):
+            assert "loss/similarity" not in _iterate(learner, dims, iteration)
+        seen.append(_hash(learner.actor.committed()))
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("num_tasks", [1, 3])
+def test_encoders_are_trained_without_the_supervised_loss_too(num_tasks) -> None:
+    """From the second generator phase on, as `TrajectoryEncoder.pretrain_passes` says."""
+    dims = Dims(num_tasks=num_tasks)
+    encoder = functools.partial(TrajectoryEncoder, pretrain_passes=2)
+    learner = _must(dims, {"encoder": encoder}, update_interval=2, use_supervised_loss=False)
+    decoder = learner.generators[0].encoder.decoder
+    before = [p.clone() for p in decoder.parameters()]
+    for iteration in range(2):
+        _iterate(learner, dims, iteration)
+        assert all(torch.equal(a, b) for a, b in zip(before, decoder.parameters(), strict=True))
+    _iterate(learner, dims, 2)
+    assert not any(torch.equal(a, b) for a, b in zip(before, decoder.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("initial", ["generator", "random", "dense"])

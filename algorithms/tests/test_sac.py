@@ -218,12 +218,35 @@ def test_normalizer_statistics_equal_numpy() -> None:
 @pytest.mark.parametrize(
     "option",
     [{"discount": 1.0}, {"smoothing": 0.0}, {"actor_lr": 0.0}, {"critic_lr": -1.0}]
-    + [{"precision": "fp16"}, {"scale_penalty": -0.1}, {"loc_penalty": -1.0}],
+    + [{"precision": "fp16"}, {"scale_penalty": -0.1}, {"loc_penalty": -1.0}]
+    + [{"alpha_lr": float("inf")}, {"loc_penalty": float("inf")}, {"max_norm": -1.0}],
 )
 def test_bad_arguments_are_named(dims, parts, option) -> None:
     """The message names the argument."""
     with pytest.raises(ValueError, match=f"SAC.{next(iter(option))}"):
         _learner(dims, parts, **option)
+
+
+@pytest.mark.parametrize("option", ["steps_per_task", "floor", "bound"])
+def test_a_normaliser_that_would_give_nan_or_constants_is_refused(option) -> None:
+    """Observations of one value are divided by the floor."""
+    with pytest.raises(ValueError, match=f"ObservationNormalizer.{option} must be positive, got 0"):
+        ObservationNormalizer(3, 2, **{option: 0})
+
+
+def test_a_context_that_nobody_gives_is_refused(dims, parts) -> None:
+    """Prototypes are the supervised study's alone."""
+
+    class Modulated(torch.nn.Linear):
+        needs_context = True
+
+    def critic(*sizes: int) -> torch.nn.Module:
+        made = parts["critic"](*sizes)
+        made.inner = Modulated(1, 1)
+        return made
+
+    with pytest.raises(ValueError, match=r"SAC.critic .*'prototype'.*'one_hot'"):
+        _learner(dims, parts | {"critic": critic})
 
 
 class Rhythmic(torch.nn.Module):

@@ -237,6 +237,13 @@ def test_both_sides_outlive_what_the_ring_loses(share: float, each: int) -> None
     assert buffer.num_episodes == 4
 
 
+def test_both_sides_are_there_where_more_comes_than_the_ring_holds() -> None:
+    for seed in range(20):
+        buffer = replay(seed=seed, capacity=20, validation_share=0.2)
+        buffer.extend(episodes([10] * 10))
+        assert (buffer.number("train"), buffer.number("validation")) == (10, 10)
+
+
 def test_the_split_is_drawn() -> None:
     chosen = set()
     for seed in range(60):

@@ -247,6 +247,10 @@ def test_parts_bound_by_gin_reach_a_worker():
         ({"span": (1.0,)}, "span"),
         ({"benchmark": "cheetah-direction", "span": (0.0, 1.0)}, "span"),
         ({"benchmark": "cheetah-families", "span": (0.0, 1.0)}, "span"),
+        (
+            {"benchmark": "ant-limp", "families": ["sound"], "change": TimedChange(steps=2)},
+            "change draws new tasks from",
+        ),
         ({"horizon": 0}, "horizon"),
         ({"goal_seed": -1}, "goal_seed"),
         ({"physics": Physics(legacy_feet=True)}, "legacy_feet"),

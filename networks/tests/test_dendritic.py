@@ -513,3 +513,9 @@ def test_errors_of_sizes_and_groups():
         build(tasks=0)
     with pytest.raises(ValueError, match="needs 3 groups, got 2"):
         build()(inputs()[:2], IDS[:2])
+
+
+@pytest.mark.parametrize("hidden", [(4, 64), (64, 4)])
+def test_layers_without_a_winner_are_refused(hidden):
+    with pytest.raises(ValueError, match=r"percent_on must leave a winner .*0.05 of 4 units"):
+        DendriticMLP(5, 2, 3, hidden=hidden, percent_on=0.05)

@@ -13,6 +13,7 @@ from torch import nn
 from envs.navigation import NavigationSuite
 from envs.point_robots import PointRobotSuite
 from runners.meta_evaluation import MetaEvaluator, half_width
+from runners.rollouts import Rollouts
 
 SMALL = {"num_tasks": 4, "episodes": 3, "adaptations": 2}
 
@@ -226,6 +227,35 @@ def test_a_learner_the_recorder_refuses_is_not_evaluated():
     with pytest.raises(TypeError, match="not this learner"):
         evaluator(suite, nn.Linear(2, 2))
     assert evaluator._rollouts is None
+
+
+def test_broken_episodes_count_nowhere_and_are_told(monkeypatch):
+    suite, learner, broken = NavigationSuite(horizon=5), Halver(noise=0.0), [(1, 2), (3, 0)]
+    collect = Rollouts.collect
+
+    def breaks(self, *args, **options):
+        experience = collect(self, *args, **options)
+        for place in broken:
+            experience["mask"][place] = False
+        return experience
+
+    whole = MetaEvaluator(splits=("test",), **SMALL)
+    expected = whole(suite, learner)
+    monkeypatch.setattr(Rollouts, "collect", breaks)
+    evaluator = MetaEvaluator(splits=("test",), **SMALL)
+    metrics = evaluator(suite, learner)
+    assert metrics.pop("eval/broken_episodes") == 3 * len(broken)
+    assert "eval/broken_episodes" not in expected and metrics.keys() == expected.keys()
+    seen, left = evaluator.returns["test"], whole.returns["test"].clone()
+    for task, episode in broken:
+        left[task, :, episode] = torch.nan
+    torch.testing.assert_close(seen, left, equal_nan=True)
+    assert metrics["eval/return"] == pytest.approx(float(left[:, -1].nanmean()))
+    assert evaluator.success.tolist() == whole.success.tolist()
+    step = evaluator.result(7, suite, metrics)["splits"]["test"]["steps"][0]
+    by_task = left[:, 0].nanmean(-1)
+    assert step["return"] == pytest.approx(float(by_task.mean()))
+    assert step["return_ci95_over_tasks"] == pytest.approx(half_width(by_task))
 
 
 def test_half_width_of_one_value_is_unknown():

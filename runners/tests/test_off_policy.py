@@ -323,6 +323,7 @@ def test_refused_updates_in_a_row_stop_the_run():
         {"warmup_steps": 0},
         {"updates_per_step": 0.0},
         {"updates_per_step": float("nan")},
+        {"updates_per_step": 1e-7},
         {"log_interval": 0},
         {"warmup": "random"},
     ],

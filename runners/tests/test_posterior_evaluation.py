@@ -12,6 +12,7 @@ from torch import nn
 from envs.point_robots import PointRobotSuite
 from runners.latent_records import of_split
 from runners.posterior_evaluation import PosteriorEvaluator
+from runners.rollouts import Rollouts
 
 HORIZON = 5
 SMALL = {"steps": 20, "prior_episodes": 2, "repetitions": 2}
@@ -284,6 +285,40 @@ def test_due_adjusting_and_rehearsing():
 def test_errors(options, message):
     with pytest.raises(ValueError, match=message):
         PosteriorEvaluator(**options)
+
+
+def test_steps_that_end_before_any_adaptation_are_refused():
+    with pytest.raises(ValueError, match=r"EVALUATION_STEPS\) is 10.*PRIOR_EPISODES.*raise it"):
+        PosteriorEvaluator(**SMALL | {"steps": 10}).check(suite_of(), Halver())
+
+
+@pytest.mark.parametrize("context_size", [None, 8])
+def test_a_broken_episode_counts_nowhere(context_size, monkeypatch):
+    """The very first episode of the first task shows nothing to adapt to, and has no return."""
+    collect, calls = Rollouts.collect, []
+
+    def breaks(self, *args, **options):
+        experience = collect(self, *args, **options)
+        if not calls:
+            experience["mask"][0] = False
+        calls.append(experience)
+        return experience
+
+    learner = Halver()
+    options = SMALL | {"prior_episodes": 1, "context_size": context_size}
+    with monkeypatch.context() as patched:
+        patched.setattr(Rollouts, "collect", breaks)
+        evaluator = PosteriorEvaluator(splits=("test",), **options)
+        metrics = evaluator(suite_of(), learner)
+    assert metrics["eval/broken_episodes"] == 1.0
+    scores = evaluator.returns["test"]
+    assert scores[0, 0, 0].isnan() and not scores[..., 1].isnan().any()
+    assert metrics["eval/return_before"] == pytest.approx(float(scores[..., 0].nanmean()))
+    assert not learner.contexts[0]["mask"][0].any() and learner.contexts[0]["mask"][1].all()
+    last = torch.stack([row[~row.isnan()][-1] for row in scores.flatten(0, 1)])
+    assert metrics["eval/return"] == pytest.approx(float(last.mean()))
+    result = evaluator.result(3, suite_of(), metrics)
+    assert len(result["splits"]["test"]["episodes"]) == scores.shape[-1]
 
 
 def test_a_learner_of_another_regime_is_refused():
