@@ -215,7 +215,8 @@ def read_methods(
             that is any evaluation.
 
     Raises:
-        ConfigError: a path holds no run with anything to draw, or a label has no experiment.
+        ConfigError: a path holds no run with anything to draw, a label has no experiment or no
+            text, or two methods would have one name.
     """
     found: dict[Path, RecordedRun] = {}
     warnings = []
@@ -246,13 +247,27 @@ def read_methods(
             f"--label={sorted(strange)[0]}: no such experiment; "
             f"there are: {', '.join(names.values())}"
         )
+    shown = {parent: labels.get(name, name) for parent, name in names.items()}
+    _check_shown(labels, list(shown.values()))
     return [
         Method(
-            labels.get(names[parent], names[parent]),
+            shown[parent],
             tuple(sorted(runs, key=lambda run: (isinstance(run.seed, str), run.seed))),
         )
         for parent, runs in groups.items()
     ], warnings
+
+
+def _check_shown(labels: Mapping[str, str], shown: Sequence[str]) -> None:
+    """Refuse labels that leave a method without a name of its own: results are found by it."""
+    for name, text in labels.items():
+        if not text.strip():
+            raise ConfigError(f"--label={name}=: the text is empty; write <experiment>=<text>")
+        if shown.count(text) > 1:
+            raise ConfigError(
+                f"--label={name}={text}: two methods would be called '{text}'; "
+                "give them different names"
+            )
 
 
 def _names(parents: Sequence[Path]) -> dict[Path, str]:
