@@ -116,12 +116,12 @@ class RecordedRun:
         pairs = [(r["step"], r["env_steps"]) for r in self.records if r.get("env_steps")]
         return "iterations" if any(a != b for a, b in pairs) else "env_steps"
 
-    def series(self, name: str, until: float = np.inf) -> dict[int, float]:
+    def series(self, name: str) -> dict[int, float]:
         """Step to value, where the tag was written with a finite value."""
         return {
             int(record["step"]): float(record[name])
             for record in self.records
-            if record.get(name) is not None and record["step"] <= until
+            if record.get(name) is not None
         }
 
     def place(self, steps: Sequence[int], axis: str) -> NDArray[np.float64]:
@@ -164,10 +164,16 @@ class Method:
         """The scores of some tags at the steps where every run has all of them.
 
         Raises:
-            ConfigError: there is no such step.
+            ConfigError: there is no such step, or none until then.
         """
-        series = [[run.series(name, until) for name in names] for run in self.runs]
-        steps = sorted(set.intersection(*(set(one) for row in series for one in row)))
+        series = [[run.series(name) for name in names] for run in self.runs]
+        measured = sorted(set.intersection(*(set(one) for row in series for one in row)))
+        steps = [step for step in measured if step <= until]
+        if measured and not steps:
+            raise ConfigError(
+                f"--until={until}: {self.name} was first measured at step {measured[0]}; "
+                "give that or a later one"
+            )
         if not steps:
             raise ConfigError(
                 f"{self.name}: no step at which all its seeds were measured; "
