@@ -16,6 +16,8 @@ from runners.signals import STOPPING
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 FINISHED, FAILED, WRONG, RESUMABLE = 0, 1, 2, 75
+LARGEST_SEED = 2**63 - 1
+"""Of an evaluation or a recording: torch takes no larger one."""
 
 
 def new_flags() -> flags.FlagValues:

@@ -22,7 +22,15 @@ from typing import Any
 
 from absl import flags
 
-from runners.command_line import FINISHED, new_flags, one_folder, parse, run_program, wrong
+from runners.command_line import (
+    FINISHED,
+    LARGEST_SEED,
+    new_flags,
+    one_folder,
+    parse,
+    run_program,
+    wrong,
+)
 
 
 def define_flags() -> flags.FlagValues:
@@ -61,6 +69,7 @@ def define_flags() -> flags.FlagValues:
         None,
         "Seed of the evaluation (Evaluator.seed, MetaEvaluator.seed).",
         lower_bound=0,
+        upper_bound=LARGEST_SEED,
         flag_values=values,
     )
     flags.DEFINE_string("device", "cpu", "Where the policy runs: cpu or cuda.", flag_values=values)

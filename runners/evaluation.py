@@ -116,17 +116,15 @@ class Evaluator(Scheduled):
         goals_at_once: int = 1,
         recorder: Recorder | None = None,
     ) -> None:
-        super().__init__(interval)
+        super().__init__(interval, seed)
         given = {"episodes_per_goal": episodes_per_goal, "goals_at_once": goals_at_once}
         if num_goals is not None:
             given["num_goals"] = num_goals
         for name, value in given.items():
             if value < 1:
                 raise ValueError(f"Evaluator.{name} must be at least 1, got {value!r}")
-        if seed < 0:
-            raise ValueError(f"Evaluator.seed must be at least 0, got {seed}")
         self.episodes_per_goal, self.num_goals = episodes_per_goal, num_goals
-        self.seed, self.explore = seed, explore
+        self.explore = explore
         self.goals_at_once, self.recorder = goals_at_once, recorder
         self.success = torch.zeros(0)
         self.episodes: Episodes = {}

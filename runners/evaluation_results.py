@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from runners.command_line import LARGEST_SEED
 from runners.files import disk_is_full, write_atomically
 
 log = logging.getLogger("absl")
@@ -28,15 +29,22 @@ class Scheduled:
 
     Args:
         interval: steps of the run between two evaluations.
+        seed: of the tasks drawn and of all that is random in an evaluation.
 
     Raises:
-        ValueError: the interval is below 1.
+        ValueError: the interval is below 1, or torch takes no such seed.
     """
 
-    def __init__(self, interval: int) -> None:
+    def __init__(self, interval: int, seed: int) -> None:
         if interval < 1:
             raise ValueError(f"{type(self).__name__}.interval must be at least 1, got {interval!r}")
-        self.interval = interval
+        if seed < 0:
+            raise ValueError(f"{type(self).__name__}.seed must be at least 0, got {seed}")
+        if seed > LARGEST_SEED:
+            raise ValueError(
+                f"{type(self).__name__}.seed must be at most {LARGEST_SEED}, got {seed}"
+            )
+        self.interval, self.seed = interval, seed
         self._asked = self._rounds_done = 0
 
     def due(self, step: int) -> bool:

@@ -4,9 +4,11 @@ import ast
 import hashlib
 import io
 import itertools
+import math
 import re
 import tokenize
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +24,7 @@ RESERVED = {
     "train.seed": "--seeds",
     "train.experiment": "the configurations' own folders",
 }
+MOST_RUNS = 100_000
 LONGEST = 150
 """Characters of a label; most file systems take 255 for the folder's whole name."""
 
@@ -59,18 +62,20 @@ def configurations(grid: Grid) -> list[Configuration]:
     """All combinations of the axes' values; the last axis changes fastest.
 
     Raises:
-        ConfigError: an axis cannot be read, has no values, or stands there twice.
+        ConfigError: an axis cannot be read, has no values, or stands there twice; or there are too
+            many combinations.
     """
     if isinstance(grid, str):
         grid = [grid]
     if isinstance(grid, Mapping):
-        axes = [_axis(name, list(map(repr, values))) for name, values in grid.items()]
+        axes = [_axis(str(name), _values(name, values)) for name, values in grid.items()]
     else:
         axes = [read_axis(line) for line in grid]
     names = [name for name, _ in axes]
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"--grid: {name} has two axes; give all its values in one")
+    refuse_too_many(math.prod(len(values) for _, values in axes), "--grid")
     points = itertools.product(*([(name, value) for value in values] for name, values in axes))
     return [Configuration(point) for point in points]
 
@@ -81,6 +86,9 @@ def read_axis(line: str) -> tuple[str, list[str]]:
     Raises:
         ConfigError: it is no such line; says what to change.
     """
+    if not isinstance(line, str) or not line.strip():
+        what = "it is empty" if isinstance(line, str) else f"{line!r} is no text"
+        raise ConfigError(f"--grid={line}: {what}; write NAME = value, value")
     name, _, values = line.partition("=")
     return _axis(name.strip(), _split(line, values))
 
@@ -89,14 +97,16 @@ def read_seeds(text: str) -> list[int]:
     """The numbers of `0,1,2`, or `0-4`, or both.
 
     Raises:
-        ConfigError: there is no number, or something else.
+        ConfigError: there is no number, or something else, or there are too many.
     """
     seeds: list[int] = []
     for part in text.split(","):
         found = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
         if not found:
             raise ConfigError(f"--seeds={text}: {part.strip()!r} is no seed; write 0,1,2 or 0-4")
-        seeds += range(int(found[1]), int(found[2] or found[1]) + 1)
+        first, last = int(found[1]), int(found[2] or found[1])
+        refuse_too_many(len(seeds) + last - first + 1, f"--seeds={text}")
+        seeds += range(first, last + 1)
     return checked_seeds(seeds)
 
 
@@ -108,11 +118,34 @@ def checked_seeds(seeds: Sequence[int]) -> list[int]:
     """
     if not seeds:
         raise ConfigError("--seeds: there is none; write 0,1,2 or 0-4")
+    counts = Counter(seeds)
     for seed in seeds:
-        if seed < 0 or list(seeds).count(seed) > 1:
+        if seed < 0 or counts[seed] > 1:
             what = "is negative" if seed < 0 else "stands there twice"
             raise ConfigError(f"--seeds: {seed} {what}; each run needs a number of its own from 0")
     return list(seeds)
+
+
+def refuse_too_many(runs: int, where: str) -> None:
+    """Refuse more than `MOST_RUNS`, before they are laid out one by one.
+
+    Raises:
+        ConfigError: there are more.
+    """
+    if runs > MOST_RUNS:
+        raise ConfigError(
+            f"{where}: {runs:,} runs are too many for one sweep; ask for {MOST_RUNS:,} at most"
+        )
+
+
+def _values(name: Any, values: Any) -> list[str]:
+    """Gin texts of what a mapping says of a name."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise ConfigError(
+            f"--grid (sweep.grid): {name} has {values!r}, which is no list of values; "
+            f"write {{{name!r}: [{values!r}]}}"
+        )
+    return list(map(repr, values))
 
 
 def _axis(name: str, values: list[str]) -> tuple[str, list[str]]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from runners.command_line import WRONG
-from runners.status import DONE, RUNNING
+from runners.status import DONE, FAILED, RUNNING
 from runners.sweep_child import last_lines, start
 from runners.sweep_runs import WAITING, SweptRun
 
@@ -41,10 +41,10 @@ def held(run: SweptRun) -> bool:
     try:
         with open(run.folder / ".lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError:  # no folder yet, or no place for one: training says what is wrong with it
+        return False
     return False
 
 
@@ -105,10 +105,14 @@ class LocalPool:
                 self._clear(place)
             if place.process is None and (run := self._next()):
                 place.run, run.state = run, RUNNING
-                place.written = run.output.stat().st_size if run.output.exists() else 0
-                place.process = start(
-                    run.flags, run.output, cores=place.cores, environment=place.environment()
-                )
+                place.written = run.output.stat().st_size if run.output.is_file() else 0
+                try:
+                    place.process = start(
+                        run.flags, run.output, cores=place.cores, environment=place.environment()
+                    )
+                except OSError as error:  # its output has no place; the other runs go on
+                    place.run, run.state = None, FAILED
+                    run.reason = f"it could not be started: {error}"
 
     def stop(self) -> None:
         """Start nothing more, and ask all runs to write a checkpoint and end."""

@@ -24,6 +24,7 @@ from absl import flags
 
 from runners.command_line import (
     FINISHED,
+    LARGEST_SEED,
     define_gin_flags,
     new_flags,
     one_folder,
@@ -70,7 +71,12 @@ def define_flags() -> flags.FlagValues:
         flag_values=values,
     )
     flags.DEFINE_integer(
-        "seed", 0, "Of environments and random actions.", lower_bound=0, flag_values=values
+        "seed",
+        0,
+        "Of environments and random actions.",
+        lower_bound=0,
+        upper_bound=LARGEST_SEED,
+        flag_values=values,
     )
     flags.DEFINE_string("device", "cpu", "Where the policy runs: cpu or cuda.", flag_values=values)
     return values

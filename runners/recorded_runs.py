@@ -116,12 +116,12 @@ class RecordedRun:
         pairs = [(r["step"], r["env_steps"]) for r in self.records if r.get("env_steps")]
         return "iterations" if any(a != b for a, b in pairs) else "env_steps"
 
-    def series(self, name: str, until: float = np.inf) -> dict[int, float]:
+    def series(self, name: str) -> dict[int, float]:
         """Step to value, where the tag was written with a finite value."""
         return {
             int(record["step"]): float(record[name])
             for record in self.records
-            if record.get(name) is not None and record["step"] <= until
+            if record.get(name) is not None
         }
 
     def place(self, steps: Sequence[int], axis: str) -> NDArray[np.float64]:
@@ -164,10 +164,16 @@ class Method:
         """The scores of some tags at the steps where every run has all of them.
 
         Raises:
-            ConfigError: there is no such step.
+            ConfigError: there is no such step, or none until then.
         """
-        series = [[run.series(name, until) for name in names] for run in self.runs]
-        steps = sorted(set.intersection(*(set(one) for row in series for one in row)))
+        series = [[run.series(name) for name in names] for run in self.runs]
+        measured = sorted(set.intersection(*(set(one) for row in series for one in row)))
+        steps = [step for step in measured if step <= until]
+        if measured and not steps:
+            raise ConfigError(
+                f"--until={until}: {self.name} was first measured at step {measured[0]}; "
+                "give that or a later one"
+            )
         if not steps:
             raise ConfigError(
                 f"{self.name}: no step at which all its seeds were measured; "
@@ -215,7 +221,8 @@ def read_methods(
             that is any evaluation.
 
     Raises:
-        ConfigError: a path holds no run with anything to draw, or a label has no experiment.
+        ConfigError: a path holds no run with anything to draw, a label has no experiment or no
+            text, or two methods would have one name.
     """
     found: dict[Path, RecordedRun] = {}
     warnings = []
@@ -246,13 +253,27 @@ def read_methods(
             f"--label={sorted(strange)[0]}: no such experiment; "
             f"there are: {', '.join(names.values())}"
         )
+    shown = {parent: labels.get(name, name) for parent, name in names.items()}
+    _check_shown(labels, list(shown.values()))
     return [
         Method(
-            labels.get(names[parent], names[parent]),
+            shown[parent],
             tuple(sorted(runs, key=lambda run: (isinstance(run.seed, str), run.seed))),
         )
         for parent, runs in groups.items()
     ], warnings
+
+
+def _check_shown(labels: Mapping[str, str], shown: Sequence[str]) -> None:
+    """Refuse labels that leave a method without a name of its own: results are found by it."""
+    for name, text in labels.items():
+        if not text.strip():
+            raise ConfigError(f"--label={name}=: the text is empty; write <experiment>=<text>")
+        if shown.count(text) > 1:
+            raise ConfigError(
+                f"--label={name}={text}: two methods would be called '{text}'; "
+                "give them different names"
+            )
 
 
 def _names(parents: Sequence[Path]) -> dict[Path, str]:

@@ -27,10 +27,7 @@ class RolloutEvaluator(Scheduled):
     """
 
     def __init__(self, interval: int, seed: int) -> None:
-        super().__init__(interval)
-        if seed < 0:
-            raise ValueError(f"{type(self).__name__}.seed must be at least 0, got {seed}")
-        self.seed = seed
+        super().__init__(interval, seed)
         self.success = torch.zeros(0)
         self._tasks: dict[str, tuple[Any, ...]] = {}
         self._rollouts: Any = None

@@ -70,8 +70,11 @@ def look(request: Request, configuration: Request) -> dict[str, Any]:
         experiment = run.path.parent.name
         for seed in seeds:
             folder = RunFolder(workdir, experiment, seed)
+            left = not elsewhere and (read_status(folder.path) or {}).get("state") != DONE
+            if left:
+                folder.check_place()
             folder.check(texts[seed], "auto", parts.checkpointer.override)
-            if not elsewhere and (read_status(folder.path) or {}).get("state") != DONE:
+            if left:
                 preflight.check(needs, folder.path, preflight.bytes_in(folder.checkpoints))
         found.update(
             experiment=experiment,

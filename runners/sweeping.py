@@ -10,7 +10,7 @@ import gin
 from rich.console import Console
 
 from runners.config import ConfigError
-from runners.grid import Grid, checked_seeds, configurations
+from runners.grid import Grid, checked_seeds, configurations, refuse_too_many
 from runners.local_pool import LocalPool
 from runners.signals import Signals
 from runners.slurm_jobs import SlurmJobs
@@ -87,6 +87,7 @@ def sweep(
     _check_arguments(jobs, launcher, slurm, interval)
     points = configurations(grid)
     numbers = checked_seeds(seeds)
+    refuse_too_many(len(points) * len(numbers), "--grid with --seeds")
     files = (gin_files,) if isinstance(gin_files, str) else tuple(gin_files)
     whole = str(Path(workdir).absolute())
     experiment = Experiment(files, tuple(bindings), tuple(search_paths), whole)

@@ -43,6 +43,9 @@ LOOPS = (
 )
 """Known to gin wherever `train` is, so that parts may bind what the loop keeps for them."""
 
+MOST_THREADS = 1024
+"""More than any machine gains from; with very many the process dies without a word."""
+
 
 @gin.configurable
 def train(
@@ -112,6 +115,8 @@ def train(
         if value is not None and value < 1:
             raise ConfigError(f"train.{name} must be at least 1, got {value}")
     if threads is not None:
+        if threads > MOST_THREADS:
+            raise ConfigError(f"train.threads must be at most {MOST_THREADS}, got {threads}")
         torch.set_num_threads(threads)
     with config.config_errors():
         streams = GlobalStreams(seed)

@@ -46,7 +46,15 @@ BAD = {
     "stray word": (["gin/must_mt10.gin"], ["gin/must_mt10.gin"]),
     "no checkpoint": (["--resume=nowhere"], ["--resume=nowhere"]),
     "no threads": (["--gin=train.threads = 0"], ["train.threads", "at least 1", "got 0"]),
+    "too many threads": (
+        ["--gin=train.threads = 3000000000"],
+        ["train.threads", "at most 1024", "got 3000000000"],
+    ),
     "negative seed": (["--gin=Evaluator.seed = -1"], ["Evaluator.seed", "at least 0", "got -1"]),
+    "seed that torch cannot take": (
+        [f"--gin=Evaluator.seed = {2**63}"],
+        ["Evaluator.seed", f"at most {2**63 - 1}", f"got {2**63}"],
+    ),
     "class in place of an object": (
         ["--gin=train.evaluator = @Evaluator"],
         ["train.evaluator is Evaluator", "parentheses", "train.evaluator = @Evaluator()"],

@@ -121,6 +121,7 @@ def test_wrong_input_is_one_line_and_2(run, tmp_path, capsys, monkeypatch):
         ((run, "--checkpoint=7"), ["there are:"]),
         ((run, "--size=33"), ["--size=33", "even"]),
         ((run, "--every=-1"), ["every"]),
+        ((run, f"--seed={2**63}"), ["--seed", f"{2**63 - 1}]"]),
         ((run, "--adaptations=2"), ["--adaptations", "no meta-learner"]),
         ((run, suite), ["not both"]),
         ((suite,), ["--to is missing"]),

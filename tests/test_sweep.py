@@ -330,6 +330,14 @@ def test_a_folder_of_another_configuration_is_refused(tmp_path):
         looked_at(tmp_path, "BATCH_SIZE = 8", seeds=(0, 1))
 
 
+def test_a_file_in_the_way_is_refused_before_any_run_starts(tmp_path):
+    (tmp_path / "mtsac_point_mass").write_text("")
+    for workdir in (tmp_path, tmp_path / "mtsac_point_mass"):
+        with pytest.raises(ConfigError, match="--workdir: .*mtsac_point_mass is no folder"):
+            looked_at(workdir)
+    assert looked_at(tmp_path, elsewhere=True)["experiment"] == "mtsac_point_mass"
+
+
 @pytest.mark.parametrize("file", sorted((ROOT / "gin/sweeps").glob("*.gin")), ids=lambda f: f.stem)
 def test_sweep_files_can_be_read(file, tmp_path, monkeypatch):
     seen = {}

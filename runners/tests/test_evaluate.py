@@ -134,6 +134,7 @@ def test_wrong_input_is_one_line_and_2(run, capsys, tmp_path):
         ((run, "--activation_episodes=2"), "without --activations"),
         ((run, "--tasks=2"), "--tasks is for runs of CAVIA and MAML"),
         ((run, "--tasks=0"), "tasks"),
+        ((run, f"--seed={2**63}"), f"{2**63 - 1}]"),
         ((run, "--latents"), "--latents: this run's evaluator is none of a learner that infers"),
         ((checkpoint, "--latents"), "no config.gin"),
         ((run, "--activations", "--activation_episodes=0"), "activation_episodes"),

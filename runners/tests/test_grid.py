@@ -75,6 +75,9 @@ def test_a_label_that_is_too_long_ends_in_a_digest():
     [
         ("BATCH_SIZE", ["BATCH_SIZE", "no values"]),
         ("BATCH_SIZE =", ["no values"]),
+        ("", ["--grid=: it is empty", "NAME = value"]),
+        (" ", ["it is empty"]),
+        (64, ["64 is no text"]),
         ("= 64", ["NAME = value"]),
         ("BATCH SIZE = 64", ["'BATCH SIZE' is no name"]),
         ("A = cpu", ["'cpu'", "quotes"]),
@@ -94,6 +97,22 @@ def test_bad_lines_are_refused_in_one_line(line, words):
     assert text.startswith("--grid") and "\n" not in text and ";" in text
     for word in words:
         assert word in text
+
+
+@pytest.mark.parametrize("value", [64, None, "cpu"])
+def test_a_mapping_holds_lists(value):
+    with pytest.raises(ConfigError, match=r"'?A'? has .* no list of values; write {'A': \["):
+        configurations({"A": value})
+
+
+def test_more_runs_than_anyone_means_are_refused_before_they_are_laid_out():
+    assert len(read_seeds("0-99999")) == 100_000
+    for seeds in ("0-1000000000000", "0-60000,60001-120000"):
+        with pytest.raises(ConfigError, match=f"--seeds={seeds}: .* too many"):
+            read_seeds(seeds)
+    axis = list(range(100))
+    with pytest.raises(ConfigError, match="--grid: 1,000,000 runs are too many"):
+        configurations({"A": axis, "B": axis, "C": axis})
 
 
 def test_one_axis_for_each_name():

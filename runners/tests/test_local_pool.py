@@ -155,6 +155,20 @@ def test_a_run_held_by_another_process_waits_and_may_be_finished_there(runs, mon
     assert not (two[0].folder / "about.json").exists()  # it was not done twice
 
 
+def test_a_file_in_the_way_fails_the_run_and_holds_nothing(runs):
+    one, other = runs("done", "done")
+    one.folder.parent.mkdir()
+    one.folder.write_text("")
+    one.flags[1:] = ["fail"]
+    blocked = SweptRun("A=2", 0, one.folder / "seed_0", other.flags)
+    assert not held(one) and not held(blocked)
+    pool = LocalPool(1)
+    pool.submit([one, blocked, other])
+    work(pool)
+    assert [run.state for run in (one, blocked, other)] == ["FAILED", "FAILED", "DONE"]
+    assert "could not be started" in blocked.reason and "seed_0" in blocked.reason
+
+
 def test_a_run_that_another_process_took_first_is_tried_again(runs, monkeypatch):
     (run,), pool = runs("done"), LocalPool(1)
     pool.submit([run])

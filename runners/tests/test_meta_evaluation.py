@@ -290,6 +290,7 @@ def test_rehearsal_and_a_failed_evaluation_close_their_environments():
         {"interval": 0},
         {"num_tasks": 0},
         {"tasks_at_once": 0},
+        {"seed": 2**63},
         {"tasks_at_once": 6, "recorder": Watcher()},
         {"episodes": 0},
         {"episodes_at_once": 0},

@@ -263,7 +263,10 @@ def test_bad_input(multi, write_run, tmp_path, capsys):
         (multi[0], "--last=0"): ("last",),
         (multi[0], "--metric=speed"): ("--metric=speed", "return, success_rate"),
         (multi[0], "--label=MUST"): ("--label=MUST", "<experiment>=<text>"),
+        (multi[0], "--until=10"): ("--until=10", "must_mt10", "first measured at step 100"),
         (multi[0], "--label=x=MUST"): ("--label=x", "must_mt10"),
+        (multi[0], "--label=must_mt10="): ("--label=must_mt10=", "empty"),
+        (*multi, "--label=must_mt10=sac_mt10"): ("--label=must_mt10=sac_mt10", "different names"),
         (multi[0], "--published=MT7*"): ("--published=MT7*", "list"),
         (multi[0], f"--out={other / 'run.json'}"): ("--out=", "choose another folder"),
     }.items():

@@ -112,6 +112,20 @@ def test_equal_names_are_told_apart(write_run, tmp_path):
     assert [method.name for method in methods] == ["x/m", "ours"]
 
 
+def test_labels_leave_every_method_a_name_of_its_own(write_run, tmp_path):
+    for name in ("a", "b"):
+        write_run(name, 0, {1: {"eval/return": 0.0}})
+    paths = [tmp_path / "a", tmp_path / "b"]
+    for labels, text in (({"a": "b"}, "a=b: two"), ({"a": "x", "b": "x"}, "a=x: two")):
+        with pytest.raises(ConfigError, match=f"--label={text} methods would be called"):
+            read_methods(paths, labels)
+    for empty in ("", " "):
+        with pytest.raises(ConfigError, match="--label=a=: the text is empty"):
+            read_methods(paths, {"a": empty})
+    methods, _ = read_methods(paths, {"a": "b", "b": "a"})
+    assert [method.name for method in methods] == ["b", "a"]
+
+
 def test_bad_paths(write_run, tmp_path):
     folder = write_run("m", 0, {1: {"train/return": 0.0}})
     damaged = write_run("d", 0, {1: {"eval/return": 0.0}})
