@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from runners import config, evaluate
+from runners import config, evaluate, evaluation_results
 from runners.checkpoint import Checkpointer
 from runners.saved_run import SavedRun
 
@@ -82,6 +83,25 @@ def test_prints_a_table_and_writes_json(run, capsys):
     result = json.loads(path.read_text())
     assert result["step"] == 20 and result["seed"] == 5 and result["episodes_per_task"] == 4
     assert result["protocol"]["horizon"] == 30
+
+
+def test_a_result_that_cannot_be_written_leaves_the_table(run, capsys, caplog, monkeypatch):
+    assert call(run) == 0
+    wanted = capsys.readouterr().out
+    shutil.rmtree(run / "eval")
+    (run / "eval").write_text("")  # a file in the folder's place
+    assert call(run) == 0
+    assert capsys.readouterr().out == wanted
+    assert [f"no {run / 'eval'}" in r.message for r in caplog.records] == [True]
+    (run / "eval").unlink()
+
+    def refuse(path, content):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(evaluation_results, "write_atomically", refuse)  # root may write everywhere
+    assert call(run) == 0
+    assert capsys.readouterr().out == wanted
+    assert caplog.messages[1].startswith("Permission denied: no ") and len(caplog.records) == 2
 
 
 @pytest.mark.parametrize("which, step, value", [("latest", 20, 0.2), ("10", 10, 0.1)])
