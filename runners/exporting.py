@@ -23,16 +23,20 @@ def export(
         The two files.
 
     Raises:
-        ConfigError: no run, no such checkpoint, or a folder that holds something else.
-        OSError: from the file system.
+        ConfigError: no run, no such checkpoint, or a folder that holds something else or cannot be
+            written to.
     """
     run = Path(run)
     name = "policy" if checkpoint == "latest" else f"policy_{checkpoint}"
     target = run / name if folder is None else Path(folder)
-    if target.exists() and not target.is_dir():
-        raise ConfigError(f"--to={target}: is a file; name a folder")
-    others = {path.name for path in target.iterdir()} - {CARD, TENSORS} if target.exists() else ()
-    if others and not (target / CARD).exists():
+    try:
+        if target.exists() and not target.is_dir():
+            raise ConfigError(f"--to={target}: is a file; name a folder")
+        there = {path.name for path in target.iterdir()} if target.exists() else set()
+    except OSError as error:
+        raise _unfit(target, error) from error
+    others = there - {CARD, TENSORS}
+    if others and CARD not in there:
         raise ConfigError(f"--to={target}: holds {min(others)}; name a new folder, or an empty one")
     saved = SavedRun(run, checkpoint)
     if saved.exported:
@@ -40,5 +44,9 @@ def export(
     about = facts(saved.config, saved.suite, run, saved.step)
     try:
         return export_policy(target, saved.learner, saved.step, **about)
-    except PermissionError as error:
-        raise ConfigError(f"--to={target}: {error.strerror}; name another folder") from error
+    except OSError as error:
+        raise _unfit(target, error) from error
+
+
+def _unfit(target: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"--to={target}: {error.strerror or error}; name another folder")

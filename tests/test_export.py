@@ -251,6 +251,7 @@ def test_wrong_input_is_one_line_and_2(run, tmp_path, capsys):
         ((run, "--checkpoint=7"), ["there are:"]),
         ((run, f"--to={tmp_path / 'foreign'}"), ["thesis.tex", "new folder"]),
         ((run, f"--to={tmp_path / 'file'}"), ["is a file"]),
+        ((run, f"--to={tmp_path / 'file' / 'a'}"), ["--to=", "Not a directory", "another folder"]),
         ((run / "policy",), ["exported policy already"]),
         ((run, "--format=onnx"), ["format"]),
     ]:
