@@ -1,8 +1,9 @@
 """What `python -m runners.export` does, as a function."""
 
+import functools
 from pathlib import Path
 
-from runners.config import ConfigError
+from runners.config import ConfigError, file_errors
 from runners.policy_card import facts
 from runners.policy_file import CARD, TENSORS, export_policy
 from runners.saved_run import SavedRun
@@ -29,12 +30,11 @@ def export(
     run = Path(run)
     name = "policy" if checkpoint == "latest" else f"policy_{checkpoint}"
     target = run / name if folder is None else Path(folder)
-    try:
+    writing = functools.partial(file_errors, f"--to={target}", "name another folder")
+    with writing():
         if target.exists() and not target.is_dir():
             raise ConfigError(f"--to={target}: is a file; name a folder")
         there = {path.name for path in target.iterdir()} if target.exists() else set()
-    except OSError as error:
-        raise _unfit(target, error) from error
     others = there - {CARD, TENSORS}
     if others and CARD not in there:
         raise ConfigError(f"--to={target}: holds {min(others)}; name a new folder, or an empty one")
@@ -42,11 +42,5 @@ def export(
     if saved.exported:
         raise ConfigError(f"{run} is an exported policy already; copy the folder")
     about = facts(saved.config, saved.suite, run, saved.step)
-    try:
+    with writing():
         return export_policy(target, saved.learner, saved.step, **about)
-    except OSError as error:
-        raise _unfit(target, error) from error
-
-
-def _unfit(target: Path, error: OSError) -> ConfigError:
-    return ConfigError(f"--to={target}: {error.strerror or error}; name another folder")

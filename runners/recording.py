@@ -1,7 +1,7 @@
 """What `python -m runners.record` does, as functions."""
 
-import contextlib
 import errno
+import functools
 import importlib
 import os
 import time
@@ -119,7 +119,8 @@ def record(
     if adaptations is not None and not meta:
         raise ConfigError("--adaptations: this run has no meta-learner; leave the flag out")
     _prepare(source.suite, chosen[0], say)
-    with _writing(folder):  # before hours are played
+    writing = functools.partial(config.file_errors, f"--to={folder}", "choose another folder")
+    with writing():  # before hours are played
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -139,7 +140,7 @@ def record(
                     name = f"{source.prefix}_{task.name}{mark}_{episode.outcome}"
                     if not sheet_only:
                         film = studio.film(episode, size, every=every)
-                        with _writing(folder):
+                        with writing():
                             path = write_video(folder / f"{name}.mp4", film.pictures, film.rate)
                         files.append(path)
                         seconds = time.perf_counter() - begin
@@ -152,20 +153,10 @@ def record(
     title = source.title
     if meta:
         title += f", adapted {adaptations or source.evaluator.adaptations} times"
-    with _writing(folder):
+    with writing():
         files.append(write_contact_sheet(path, shown, title))
     say(str(path))
     return files
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Turn what the file system says of the folder into one line."""
-    try:
-        yield
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise ConfigError(f"--to={folder}: {why}; choose another folder") from error
 
 
 def _chosen(source: Source, names: Sequence[str]) -> list[Any]:

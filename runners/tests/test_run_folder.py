@@ -74,6 +74,19 @@ def test_starts_are_added_and_the_config_of_a_run_that_goes_on_stays(tmp_path):
     assert (run.path / "config.gin").read_text() == CONFIG
 
 
+@pytest.mark.parametrize("text", ["{}", "[]", "{", '{"seed": 3, "starts": 1}'])
+def test_a_damaged_run_json_is_written_anew(text, tmp_path, caplog):
+    run = RunFolder(tmp_path, "one", 3)
+    run.path.mkdir(parents=True)
+    run.note_start({"seed": 3})
+    assert not caplog.records
+    (run.path / "run.json").write_text(text)
+    run.note_start({"seed": 3})
+    noted = json.loads((run.path / "run.json").read_text())
+    assert noted["seed"] == 3 and len(noted["starts"]) == 1
+    assert len(caplog.records) == 1 and "run.json is damaged" in caplog.text
+
+
 def test_the_source_of_a_run_is_its_newest_checkpoint(tmp_path):
     old, new = RunFolder(tmp_path, "old", 0), RunFolder(tmp_path, "new", 0)
     for step in (10, 20):
