@@ -282,6 +282,17 @@ def test_damage_is_noticed(run, tmp_path, capsys):
         one_line(capsys, str(folder))
 
 
+@pytest.mark.parametrize("name", ["config", "versions", "step"])
+def test_a_card_that_lacks_something_is_one_line_and_2(name, run, tmp_path, capsys):
+    shutil.copytree(run / "policy", tmp_path / "shared")
+    card = tmp_path / "shared" / "policy.json"
+    content = json.loads(card.read_text())
+    del content[name]
+    card.write_text(json.dumps(content))
+    assert evaluate.main(["evaluate", str(tmp_path / "shared")]) == 2
+    one_line(capsys, str(card), name, "write it anew")
+
+
 def test_a_damaged_run_is_one_line_and_2(run, tmp_path, capsys):
     for name, content in (("config.gin", b"\xff\xfe"), ("config.gin", b"train.suite = @Nothing()")):
         folder = tmp_path / str(len(content))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from runners import config, evaluate, evaluation_results
+from runners import config, evaluate, evaluation_results, saved_run
 from runners.checkpoint import Checkpointer
 from runners.saved_run import SavedRun
 
@@ -36,9 +36,9 @@ import torch
 
 @gin.configurable
 class ConstantLearner(torch.nn.Module):
-    def __init__(self, sizes):
+    def __init__(self, sizes, more=0):
         super().__init__()
-        self.action = torch.nn.Parameter(torch.zeros(sizes.action_dim))
+        self.action = torch.nn.Parameter(torch.zeros(sizes.action_dim + more))
 
     def act(self, td, explore):
         td["action"] = self.action.expand(*td.batch_size, -1).clone()
@@ -128,6 +128,26 @@ def test_damaged_checkpoints_without_a_whole_one_are_one_line(run, caplog):
     with pytest.raises(config.ConfigError, match="damaged: .*000020.*000010.*there are: best$"):
         SavedRun(run)
     assert not caplog.records
+
+
+def test_a_configuration_that_does_not_fit_is_one_line(run, monkeypatch):
+    path = run / "config.gin"
+    text = path.read_text()
+    path.write_text(text + "\nConstantLearner.more = 1\n")
+    with pytest.raises(config.ConfigError, match="does not fit .*config.gin: .*size mismatch"):
+        SavedRun(run)
+    path.write_text(text.replace("train.suite =", "SUITE ="))
+    with pytest.raises(config.ConfigError, match="binds no train.suite; put back"):
+        SavedRun(run)
+
+
+def test_a_run_that_may_not_be_read_is_one_line(run, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(saved_run, "steps_in", refuse)  # root may read everything
+    with pytest.raises(config.ConfigError, match="run: .*checkpoints: Permission denied; see that"):
+        SavedRun(run)
 
 
 def test_episodes_and_seed(run):
