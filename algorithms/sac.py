@@ -107,12 +107,10 @@ class SAC(Algorithm):
         for name, value in {"scale_penalty": scale_penalty, "loc_penalty": loc_penalty}.items():
             if not 0.0 <= value < math.inf:
                 raise ValueError(f"SAC.{name} must be finite and at least 0, got {value}")
-        for name, value in {
-            "initial_log_alpha": initial_log_alpha,
-            "target_entropy": 0.0 if target_entropy is None else target_entropy,
-        }.items():
-            if not math.isfinite(value):
-                raise ValueError(f"SAC.{name} must be finite, got {value}")
+        entropies = {"initial_log_alpha": initial_log_alpha, "target_entropy": target_entropy}
+        for name, number in entropies.items():
+            if number is not None and not math.isfinite(number):
+                raise ValueError(f"SAC.{name} must be finite, got {number}")
         if precision not in PRECISIONS:
             raise ValueError(f"SAC.precision must be one of {PRECISIONS}, got {precision!r}")
         self.precision, self.compiled = precision, compiled

@@ -22,6 +22,8 @@ from gin import config as gin_config
 from runners.config_types import type_errors
 
 _FLAG = "--gin_bindings="
+_MISUSE = (TypeError, KeyError, AttributeError, AssertionError)
+"""What a part raises that is given something other than it expects; if gin called it."""
 _parsed: list[str] = []
 
 
@@ -143,7 +145,7 @@ def config_errors(before: Callable[..., Any] | None = None) -> Iterator[None]:
         yield
     except ConfigError:
         raise
-    except (ValueError, RuntimeError, TypeError, KeyError, ImportError, MemoryError) as error:
+    except (ValueError, RuntimeError, MemoryError, ImportError, *_MISUSE) as error:
         body = getattr(before, "__wrapped__", None)
         frames = traceback.walk_tb(error.__traceback__)
         if body is not None and any(frame.f_code is body.__code__ for frame, _ in frames):
@@ -151,6 +153,16 @@ def config_errors(before: Callable[..., Any] | None = None) -> Iterator[None]:
         if (line := _building_error(error)) is None:
             raise
         raise ConfigError(line) from error
+
+
+@contextlib.contextmanager
+def file_errors(said_by: str, fix: str) -> Iterator[None]:
+    """Turn what the file system says (OSError) into a ConfigError: who, which place, why, a fix."""
+    try:
+        yield
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        raise ConfigError(f"{said_by}: {place}{error.strerror or error}; {fix}") from error
 
 
 def _building_error(error: Exception) -> str | None:
@@ -174,7 +186,9 @@ def _building_error(error: Exception) -> str | None:
         return f"{prefix}not enough memory{asked}; lower {fix}"
     if factory := re.match(r"(\w+)\.__init__\(\) missing \d+ required positional", first):
         return f"{first}; to be called later it is bound without parentheses: @{factory[1]}"
-    by_calls = isinstance(error, TypeError | KeyError | RuntimeError) and bool(calls)
+    by_calls = isinstance(error, (RuntimeError, *_MISUSE)) and bool(calls)
+    if isinstance(error, AttributeError | AssertionError) and by_calls:
+        return f"{prefix}{first}; correct what is bound to {calls[0]}"
     if isinstance(error, ValueError) or by_calls:
         return f"{prefix}{first}"
     return None
@@ -187,7 +201,8 @@ def _check_file(
 
     It is included by the last of the files `within`, that by the one before, and so on.
     """
-    found = next((place / name for place in places if (place / name).is_file()), None)
+    with file_errors(said_by, "see that it may be read, or check the path or --gin_search_path"):
+        found = next((place / name for place in places if (place / name).is_file()), None)
     if found is None:
         near = {p.name: p for place in places for p in (place / name).parent.glob("*.gin")}
         near = {name: path for name, path in near.items() if path.is_file()}

@@ -277,10 +277,7 @@ class Evaluator(Scheduled):
         """Write `result` as `<folder>/<step>.json`, or under another `name`.
 
         Returns:
-            The path; None if the disk is full, which is warned of.
-
-        Raises:
-            OSError: from the file system, other than a full disk.
+            The path; None if it cannot be written, which is warned of.
         """
         path = write_result(folder, name or str(step), self.result(step, suite, metrics))
         if path is None or self.recorder is None:

@@ -69,19 +69,15 @@ def write_result(folder: Path | str, name: str, result: dict[str, Any]) -> Path 
     """Write `<folder>/<name>.json`.
 
     Returns:
-        The path; None if the disk is full, which is warned of.
-
-    Raises:
-        OSError: from the file system, other than a full disk.
+        The path; None if it cannot be written (a full disk, a folder that may not be written to),
+        which is warned of: the scores are worth more than their file.
     """
     path = Path(folder) / f"{name}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(result, indent=1) + "\n")
     except OSError as error:
-        if not disk_is_full(error):
-            raise
-        log.warning("Disk full: no %s", path)
+        log.warning("%s: no %s", _why(error), path)
         return None
     return path
 
@@ -90,18 +86,18 @@ def write_arrays(result: Path, what: str, arrays: Mapping[str, NDArray[Any]]) ->
     """Write arrays beside a result, as `<its name>_<what>.npz`.
 
     Returns:
-        Whether it was written; not if the disk is full, which is warned of.
-
-    Raises:
-        OSError: from the file system, other than a full disk.
+        Whether it was written; if not, that is warned of, as in `write_result`.
     """
     try:
         with io.BytesIO() as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
             write_atomically(result.with_name(f"{result.stem}_{what}.npz"), file.getvalue())
     except OSError as error:
-        if not disk_is_full(error):
-            raise
-        log.warning("Disk full: no %s beside %s", what, result)
+        log.warning("%s: no %s beside %s", _why(error), what, result)
         return False
     return True
+
+
+def _why(error: OSError) -> str:
+    """What the file system said, in a few words."""
+    return "Disk full" if disk_is_full(error) else error.strerror or str(error)

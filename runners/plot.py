@@ -132,8 +132,6 @@ def main(argv: Sequence[str]) -> int:
         )
     except config.ConfigError as error:
         return wrong(error.line())
-    except OSError as error:
-        return wrong(f"--out={values.out}: {error.strerror or error}; choose another folder")
     print(outcome.text)
     for warning in outcome.warnings:
         print(f"warning: {warning}", file=sys.stderr)

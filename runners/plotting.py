@@ -8,7 +8,7 @@ import numpy as np
 
 from runners import figures, protocols, published_results, result_tables
 from runners.comparison import STATISTICS, Choices, Comparison
-from runners.config import ConfigError
+from runners.config import ConfigError, file_errors
 from runners.files import write_atomically
 from runners.published_results import Entry
 from runners.recorded_runs import read_methods
@@ -64,7 +64,7 @@ def plot(
         by_task: intervals as Agarwal et al. 2021 have them (`aggregates.interval`).
 
     Raises:
-        ConfigError: there is nothing to draw, or it does not go together.
+        ConfigError: there is nothing to draw, it does not go together, or `out` cannot be written.
         ValueError: an argument is out of range.
     """
     if axis not in AXES or statistic not in STATISTICS or last < 1:
@@ -83,19 +83,20 @@ def plot(
     for entry in entries:
         warnings += protocols.check_published(entry, methods, mix)
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    made = _draw(comparison, entries, out)
     text = _page(comparison, entries, warnings)
     cells = result_tables.aggregate(comparison.results, comparison.unit)
-    for name, content in {
-        "aggregate.md": text,
-        "aggregate.tex": result_tables.latex(cells, _caption(comparison)),
-        "aggregate.csv": result_tables.aggregate_csv(comparison.results),
-        "tasks.csv": result_tables.tasks_csv(comparison.results),
-        "scores.csv": result_tables.scores_csv(comparison.results),
-    }.items():
-        write_atomically(out / name, content)
-        made.append(out / name)
+    with file_errors(f"--out={out}", "choose another folder"):
+        out.mkdir(parents=True, exist_ok=True)
+        made = _draw(comparison, entries, out)
+        for name, content in {
+            "aggregate.md": text,
+            "aggregate.tex": result_tables.latex(cells, _caption(comparison)),
+            "aggregate.csv": result_tables.aggregate_csv(comparison.results),
+            "tasks.csv": result_tables.tasks_csv(comparison.results),
+            "scores.csv": result_tables.scores_csv(comparison.results),
+        }.items():
+            write_atomically(out / name, content)
+            made.append(out / name)
     return Outcome(text, tuple(made), tuple(comparison.results), tuple(warnings))
 
 

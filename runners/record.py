@@ -58,7 +58,12 @@ def define_flags() -> flags.FlagValues:
         flag_values=values,
     )
     flags.DEFINE_integer(
-        "size", 480, "Width and height of a video; even.", lower_bound=16, flag_values=values
+        "size",
+        480,
+        "Width and height of a video; even.",
+        lower_bound=16,
+        upper_bound=4096,
+        flag_values=values,
     )
     flags.DEFINE_boolean(
         "sheet_only", False, "No videos: a few pictures of each task.", flag_values=values

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from runners.config import ConfigError
+from runners.config import ConfigError, file_errors
 from runners.records import Record, read_records
 
 EVALUATION = "eval/"
@@ -85,14 +85,16 @@ class RecordedRun:
     def seed(self) -> int | str:
         """The run's seed; the folder's name if that is not known."""
         number = self.folder.name.removeprefix("seed_")
-        seed: int | str = self.facts.get("seed", int(number) if number.isdecimal() else number)
-        return seed
+        seed = self.facts.get("seed")
+        if isinstance(seed, int | str):
+            return seed
+        return int(number) if number.isdecimal() else number
 
     @property
     def protocol(self) -> dict[str, Any]:
         """What decides a score besides the agent; empty if not known."""
-        protocol: dict[str, Any] = self.facts.get("protocol") or {}
-        return protocol
+        protocol = self.facts.get("protocol")
+        return protocol if isinstance(protocol, dict) else {}
 
     @cached_property
     def tags(self) -> tuple[Tag, ...]:
@@ -121,7 +123,7 @@ class RecordedRun:
         return {
             int(record["step"]): float(record[name])
             for record in self.records
-            if record.get(name) is not None
+            if isinstance(record.get(name), int | float)
         }
 
     def place(self, steps: Sequence[int], axis: str) -> NDArray[np.float64]:
@@ -227,8 +229,9 @@ def read_methods(
     found: dict[Path, RecordedRun] = {}
     warnings = []
     for path in map(Path, paths):
-        inside = [path] if (path / "metrics.jsonl").is_file() else sorted(path.glob("seed_*"))
-        runs = [read_run(folder) for folder in inside if folder.is_dir()]
+        with file_errors(str(path), "see that it may be read, or leave it out"):
+            inside = [path] if (path / "metrics.jsonl").is_file() else sorted(path.glob("seed_*"))
+            runs = [read_run(folder) for folder in inside if folder.is_dir()]
         if not runs:
             why = "has neither metrics.jsonl nor seed_<n>" if path.is_dir() else "is no folder"
             raise ConfigError(f"{path} {why}; give a run, or a folder of runs")

@@ -1,6 +1,9 @@
 """What `python -m runners.record` does, as functions."""
 
+import errno
+import functools
 import importlib
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -106,7 +109,8 @@ def record(
         The files.
 
     Raises:
-        ConfigError: a task that there is not, or tasks that cannot be filmed.
+        ConfigError: a task that there is not, tasks that cannot be filmed, or a folder that cannot
+            be written to.
         RenderingError: the tasks need OpenGL, and no back end works.
     """
     folder = folder or source.folder or Path("videos")
@@ -115,6 +119,11 @@ def record(
     if adaptations is not None and not meta:
         raise ConfigError("--adaptations: this run has no meta-learner; leave the flag out")
     _prepare(source.suite, chosen[0], say)
+    writing = functools.partial(config.file_errors, f"--to={folder}", "choose another folder")
+    with writing():  # before hours are played
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     files: list[Path] = []
     shown: list[Film] = []
     with untouched_randomness(seed):
@@ -131,7 +140,8 @@ def record(
                     name = f"{source.prefix}_{task.name}{mark}_{episode.outcome}"
                     if not sheet_only:
                         film = studio.film(episode, size, every=every)
-                        path = write_video(folder / f"{name}.mp4", film.pictures, film.rate)
+                        with writing():
+                            path = write_video(folder / f"{name}.mp4", film.pictures, film.rate)
                         files.append(path)
                         seconds = time.perf_counter() - begin
                         say(f"{path}  ({len(episode.actions)} steps, {seconds:.0f} s)")
@@ -143,7 +153,8 @@ def record(
     title = source.title
     if meta:
         title += f", adapted {adaptations or source.evaluator.adaptations} times"
-    files.append(write_contact_sheet(path, shown, title))
+    with writing():
+        files.append(write_contact_sheet(path, shown, title))
     say(str(path))
     return files
 

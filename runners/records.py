@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import logging
+import math
 import os
 from collections import deque
 from collections.abc import Callable
@@ -23,7 +24,8 @@ PENDING = 10_000
 def read_records(path: Path | str) -> list[Record]:
     """All whole records of a JSONL file, oldest first; none if there is no such file.
 
-    A last line torn by a kill, or any other line that is no JSON object, is passed over.
+    A last line torn by a kill, or any other line that is no JSON object with the number of a step,
+    is passed over.
     """
     records = []
     try:
@@ -35,7 +37,8 @@ def read_records(path: Path | str) -> list[Record]:
             record = json.loads(line)
         except ValueError:
             continue
-        if isinstance(record, dict) and "step" in record:
+        step = record.get("step") if isinstance(record, dict) else None
+        if isinstance(step, int | float) and math.isfinite(step):
             records.append(record)
     return records
 

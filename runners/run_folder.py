@@ -17,7 +17,7 @@ from typing import Any
 from runners.checkpoint import STEP_NAME, steps_in
 from runners.checkpoint_files import remove
 from runners.compatibility import bindings, differences, versions
-from runners.config import ConfigError, root
+from runners.config import ConfigError, file_errors, root
 from runners.files import disk_is_full, write_atomically
 from runners.status import DONE, INTERRUPTED, read_status
 
@@ -64,6 +64,7 @@ class RunFolder:
             why = "may not be written to" if found.is_dir() else "is no folder"
             raise ConfigError(f"--workdir: {self.path}: {found} {why}; choose another --workdir")
 
+    @file_errors("--workdir", "see that it may be read and written, or choose another --workdir")
     def check(self, config: str, resume: str, override: bool = False) -> None:
         """See that nothing of another run would be lost; changes nothing.
 
@@ -73,7 +74,8 @@ class RunFolder:
             override: accept a folder of another configuration.
 
         Raises:
-            ConfigError: the folder belongs to something else, or `resume` is wrong.
+            ConfigError: the folder belongs to something else or may not be read, or `resume` is
+                wrong.
         """
         there = list(self.path.iterdir()) if self.path.is_dir() else []
         kept = [p for p in there if not p.name.startswith(".")]  # the lock, and what is written
@@ -104,8 +106,11 @@ class RunFolder:
                 f"--workdir: {self.path} holds another configuration ({'; '.join(changed[:3])}"
                 f"{more}); choose another --workdir, or bind Checkpointer.override = True"
             )
+        steps = steps_in(self.checkpoints)
+        if (records := self.path / "metrics.jsonl").exists():
+            records.open("r+b").close()  # here, not when the run has begun
         state = (read_status(self.path) or {}).get("state")
-        if state in (DONE, INTERRUPTED) and not steps_in(self.checkpoints):
+        if state in (DONE, INTERRUPTED) and not steps:
             raise ConfigError(
                 f"--workdir: {self.path} is {state}, and its checkpoints are gone: "
                 "it would begin anew and lose its metrics; choose another --workdir"
@@ -118,11 +123,13 @@ class RunFolder:
             ConfigError: there is none, or it is this run's own.
         """
         path = Path(resume)
-        for folder in (path / "checkpoints", path):
-            if steps := steps_in(folder):
-                path = folder / f"step_{steps[-1]:012d}"
-                break
-        if not (STEP_NAME.fullmatch(path.name) and path.is_dir()):
+        with file_errors(f"--resume={resume}", "see that it may be read, or give another run"):
+            for folder in (path / "checkpoints", path):
+                if steps := steps_in(folder):
+                    path = folder / f"step_{steps[-1]:012d}"
+                    break
+            there = bool(STEP_NAME.fullmatch(path.name)) and path.is_dir()
+        if not there:
             raise ConfigError(f"--resume={resume}: no checkpoint there; give auto, never or a run")
         if steps_in(self.checkpoints):
             raise ConfigError(
@@ -167,23 +174,35 @@ class RunFolder:
         if not (path.is_file() and steps_in(self.checkpoints)):
             write_atomically(path, config)
 
-    def note_start(self, facts: dict[str, Any]) -> None:
-        """Add this start to `run.json`."""
+    def note_start(self, facts: dict[str, Any], config: str) -> None:
+        """Add this start to `run.json`.
+
+        A run that goes on under another configuration (`Checkpointer.override`) is that one's from
+        here on: `config.gin` and the facts become those, and the start says what has changed.
+        """
         path = self.path / "run.json"
         try:
             run = json.loads(path.read_text())
         except (OSError, ValueError):
-            run = {**facts, "starts": []}
-        run["starts"].append(
-            {
-                "time": time.time(),
-                "argv": sys.argv,
-                "host": socket.gethostname(),
-                "pid": os.getpid(),
-                "git_commit": git_commit(),
-                "versions": versions(),
-            }
-        )
+            run = None
+        if not (isinstance(run, dict) and isinstance(run.get("starts"), list)):
+            if path.exists():
+                log.warning("%s is damaged: written anew, without earlier starts", path)
+            run = {"starts": []}
+        start = {
+            "time": time.time(),
+            "argv": sys.argv,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "git_commit": git_commit(),
+            "versions": versions(),
+        }
+        text = self.path / "config.gin"
+        changed = differences(bindings(text.read_text()), bindings(config))
+        if changed:
+            start["config_changed"] = changed
+            write_atomically(text, config)
+        run = {**run, **facts, "starts": [*run["starts"], start]}
         write_atomically(path, json.dumps(run, indent=1) + "\n")
 
     def note_operative(self, text: str) -> None:

@@ -33,7 +33,8 @@ class SavedRun:
         bindings: gin lines that win over the run's own.
 
     Raises:
-        ConfigError: the folder is no run, or it has no such checkpoint.
+        ConfigError: the folder is no run or may not be read, it has no such checkpoint, or its
+            configuration does not fit it.
     """
 
     def __init__(
@@ -44,8 +45,9 @@ class SavedRun:
         bindings: Sequence[str] = (),
     ) -> None:
         self.folder = Path(folder)
-        self.exported = (self.folder / CARD).is_file()
-        about, state = self._policy(checkpoint) if self.exported else self._run(checkpoint)
+        with config.file_errors(str(folder), "see that it may be read"):
+            self.exported = (self.folder / CARD).is_file()
+            about, state = self._policy(checkpoint) if self.exported else self._run(checkpoint)
         self.step: int = about["step"]
         if lines := differences(about["versions"], versions()):
             logging.warning("%s was written with other versions: %s", folder, "; ".join(lines))
@@ -53,6 +55,11 @@ class SavedRun:
         self._parse(bindings)
         with config.config_errors():
             parts = gin.get_bindings("train")
+            for name in {"suite", "algorithm"} - set(parts):
+                raise ConfigError(
+                    f"{folder}: its configuration binds no train.{name}; put back the one it was "
+                    "written with"
+                )
             self.suite: Any = parts["suite"]
             self.learner: Any = parts["algorithm"](self.suite.spec)
             self._evaluator: Any = parts.get("evaluator") or Evaluator()
@@ -62,7 +69,14 @@ class SavedRun:
             except DamagedError as error:
                 raise ConfigError(str(error)) from error
         else:
-            self.learner.load_state_dict(state)
+            try:
+                self.learner.load_state_dict(state)
+            except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+                why = " ".join(str(error).split())[:200]
+                raise ConfigError(
+                    f"{self.checkpoint} does not fit {self.folder / 'config.gin'}: the learner is "
+                    f"of another kind or size ({why}); put back the one it was written with"
+                ) from error
         self.learner.to(named_device(device, f"--device={device}", "leave the flag out"))
 
     def evaluator(self, episodes: int | None = None, seed: int | None = None) -> Any:
@@ -108,6 +122,12 @@ class SavedRun:
             state, card = read_policy(self.folder)
         except DamagedError as error:
             raise ConfigError(str(error)) from error
+        kinds = {"step": int, "versions": dict, "config": list}
+        for name in (name for name, kind in kinds.items() if not isinstance(card.get(name), kind)):
+            raise ConfigError(
+                f"{self.folder / CARD}: has no {name!r}; write it anew with "
+                "`python -m runners.export RUN`"
+            )
         self.checkpoint, self.config = self.folder, "\n".join(card["config"]) + "\n"
         return card, state
 

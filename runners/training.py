@@ -208,7 +208,7 @@ def _run(
     try:
         _open(parts, run, total_steps, text, resume)
         facts = {"experiment": run.path.parent.name, "seed": seed, "suite": parts.suite.name}
-        run.note_start({**facts, "protocol": parts.suite.protocol()})
+        run.note_start({**facts, "protocol": parts.suite.protocol()}, text)
         run.note_operative(config.operative_text())
         status(RUNNING, step=loop.step)
         with parts.progress:

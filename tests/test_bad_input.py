@@ -1,5 +1,6 @@
 """What users get wrong: exit code 2 and one line, before any environment is built."""
 
+import errno
 import json
 import os
 import re
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from runners import preflight, train
+from runners import config, preflight, train
+from runners.run_folder import RunFolder
 from runners.signals import STOPPING
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,6 +91,14 @@ BAD = {
     "device of the replay": (["--gin=TaskReplay.device = 'abc'"], ["TaskReplay", "abc"]),
     "width that overflows": (["--gin=MaskGenerator.hidden = 10000000000000000"], ["MaskGenerator"]),
     "macro of itself": (["--gin=DISCOUNT = %DISCOUNT"], ["%DISCOUNT stands for itself"]),
+    "actor in place of a critic": (
+        ["--gin=SAC.critic = @Actor"],
+        ["SAC", "'Actor'", "no attribute", "bound to SAC"],
+    ),
+    "device of the replay that is not there": (
+        ["--gin=TaskReplay.device = 'cuda:99'"],
+        ["TaskReplay", "CUDA"],
+    ),
     "no such device": (["--gin=DEVICE = 'tpu9'"], ["tpu9"]),
 }
 
@@ -386,6 +396,43 @@ def test_folder_that_may_not_be_written(tmp_path, capsys, monkeypatch):
     assert train.main(["train", POINT_MASS, f"--workdir={tmp_path}", *TINY]) == 2
     line = one_line(capsys)
     assert "--workdir" in line and "may not be written" in line
+
+
+def forbid(monkeypatch, method, *names):
+    """As if files and folders of these names were another user's; root may read everything."""
+    allowed = getattr(Path, method)
+
+    def refuse(path, *arguments, **options):
+        if path.name in names:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return allowed(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, method, refuse)
+
+
+def test_gin_file_in_a_place_that_may_not_be_read(tmp_path, capsys, monkeypatch):
+    forbid(monkeypatch, "is_file", "mine.gin")
+    assert train.main(["train", f"--gin_file={tmp_path / 'mine.gin'}"]) == 2
+    line = one_line(capsys)
+    assert f"--gin_file: {tmp_path / 'mine.gin'}: Permission denied" in line
+
+
+@pytest.mark.parametrize(
+    "method, name", [("iterdir", "seed_0"), ("iterdir", "checkpoints"), ("open", "metrics.jsonl")]
+)
+def test_run_that_may_not_be_read(method, name, tmp_path, capsys, monkeypatch):
+    run = RunFolder(tmp_path, "one", 0)
+    run.checkpoints.mkdir(parents=True)
+    (run.path / "config.gin").write_text("")
+    (run.path / "metrics.jsonl").write_text("")
+    run.check("", "auto")
+    forbid(monkeypatch, method, name)
+    with pytest.raises(config.ConfigError, match=f"^--workdir: .*{name}: Permission denied; see"):
+        run.check("", "auto")
+    if name == "checkpoints":
+        other = RunFolder(tmp_path, "other", 0)
+        with pytest.raises(config.ConfigError, match="^--resume=.*checkpoints: Permission denied"):
+            other.source(str(run.path))
 
 
 def test_name_that_is_too_long(tmp_path, capsys):

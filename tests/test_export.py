@@ -251,6 +251,7 @@ def test_wrong_input_is_one_line_and_2(run, tmp_path, capsys):
         ((run, "--checkpoint=7"), ["there are:"]),
         ((run, f"--to={tmp_path / 'foreign'}"), ["thesis.tex", "new folder"]),
         ((run, f"--to={tmp_path / 'file'}"), ["is a file"]),
+        ((run, f"--to={tmp_path / 'file' / 'a'}"), ["--to=", "Not a directory", "another folder"]),
         ((run / "policy",), ["exported policy already"]),
         ((run, "--format=onnx"), ["format"]),
     ]:
@@ -279,6 +280,17 @@ def test_damage_is_noticed(run, tmp_path, capsys):
             load_policy(folder)
         assert evaluate.main(["evaluate", str(folder)]) == 2, damage
         one_line(capsys, str(folder))
+
+
+@pytest.mark.parametrize("name", ["config", "versions", "step"])
+def test_a_card_that_lacks_something_is_one_line_and_2(name, run, tmp_path, capsys):
+    shutil.copytree(run / "policy", tmp_path / "shared")
+    card = tmp_path / "shared" / "policy.json"
+    content = json.loads(card.read_text())
+    del content[name]
+    card.write_text(json.dumps(content))
+    assert evaluate.main(["evaluate", str(tmp_path / "shared")]) == 2
+    one_line(capsys, str(card), name, "write it anew")
 
 
 def test_a_damaged_run_is_one_line_and_2(run, tmp_path, capsys):

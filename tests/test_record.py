@@ -1,5 +1,6 @@
 """`python -m runners.record` and the recorder of a run: films, the contact sheet, and failures."""
 
+import errno
 import json
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from runners import record, rendering, train, video_recorder
+from runners import record, recording, rendering, train, video_recorder
 from runners.filming import Episode, Studio, one_of_each, policy_act
 from runners.rendering import RenderingError
 from runners.saved_run import SavedRun
@@ -120,6 +121,7 @@ def test_wrong_input_is_one_line_and_2(run, tmp_path, capsys, monkeypatch):
         ((run, "--tasks=turn-7"), ["--tasks=turn-7", "turn-0"]),
         ((run, "--checkpoint=7"), ["there are:"]),
         ((run, "--size=33"), ["--size=33", "even"]),
+        ((run, "--size=10000000"), ["size", "4096"]),
         ((run, "--every=-1"), ["every"]),
         ((run, f"--seed={2**63}"), ["--seed", f"{2**63 - 1}]"]),
         ((run, "--adaptations=2"), ["--adaptations", "no meta-learner"]),
@@ -143,6 +145,32 @@ def test_wrong_input_is_one_line_and_2(run, tmp_path, capsys, monkeypatch):
     assert call(*given) == 2
     assert "libegl1" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_anything_is_played(
+    run, tmp_path, capsys, monkeypatch
+):
+    def refuse(*arguments):
+        raise AssertionError("an episode was played")
+
+    monkeypatch.setattr(Studio, "play", refuse)
+    (tmp_path / "file").write_text("")
+    for place in ("file", "file/b"):
+        assert call(run, f"--to={tmp_path / place}") == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and f"--to={tmp_path / place}: " in error
+    monkeypatch.setattr(recording.os, "access", lambda path, mode: False)  # root may write anywhere
+    assert call(run) == 2
+    assert "/videos: Permission denied; choose another folder" in capsys.readouterr().err
+
+
+def test_what_the_file_system_says_later_is_one_line_too(run, tmp_path, capsys, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(recording, "write_video", full)
+    assert call(run, f"--to={tmp_path}", "--size=32", "--episodes=1", "--tasks=turn-0") == 2
+    assert f"--to={tmp_path}: No space left on device;" in capsys.readouterr().err
 
 
 def metrics(run):

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from runners import config, evaluate
+from runners import config, evaluate, evaluation_results, saved_run
 from runners.checkpoint import Checkpointer
 from runners.saved_run import SavedRun
 
@@ -35,9 +36,9 @@ import torch
 
 @gin.configurable
 class ConstantLearner(torch.nn.Module):
-    def __init__(self, sizes):
+    def __init__(self, sizes, more=0):
         super().__init__()
-        self.action = torch.nn.Parameter(torch.zeros(sizes.action_dim))
+        self.action = torch.nn.Parameter(torch.zeros(sizes.action_dim + more))
 
     def act(self, td, explore):
         td["action"] = self.action.expand(*td.batch_size, -1).clone()
@@ -84,6 +85,25 @@ def test_prints_a_table_and_writes_json(run, capsys):
     assert result["protocol"]["horizon"] == 30
 
 
+def test_a_result_that_cannot_be_written_leaves_the_table(run, capsys, caplog, monkeypatch):
+    assert call(run) == 0
+    wanted = capsys.readouterr().out
+    shutil.rmtree(run / "eval")
+    (run / "eval").write_text("")  # a file in the folder's place
+    assert call(run) == 0
+    assert capsys.readouterr().out == wanted
+    assert [f"no {run / 'eval'}" in r.message for r in caplog.records] == [True]
+    (run / "eval").unlink()
+
+    def refuse(path, content):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(evaluation_results, "write_atomically", refuse)  # root may write everywhere
+    assert call(run) == 0
+    assert capsys.readouterr().out == wanted
+    assert caplog.messages[1].startswith("Permission denied: no ") and len(caplog.records) == 2
+
+
 @pytest.mark.parametrize("which, step, value", [("latest", 20, 0.2), ("10", 10, 0.1)])
 def test_chooses_the_checkpoint(run, which, step, value):
     saved = SavedRun(run, which)
@@ -108,6 +128,26 @@ def test_damaged_checkpoints_without_a_whole_one_are_one_line(run, caplog):
     with pytest.raises(config.ConfigError, match="damaged: .*000020.*000010.*there are: best$"):
         SavedRun(run)
     assert not caplog.records
+
+
+def test_a_configuration_that_does_not_fit_is_one_line(run, monkeypatch):
+    path = run / "config.gin"
+    text = path.read_text()
+    path.write_text(text + "\nConstantLearner.more = 1\n")
+    with pytest.raises(config.ConfigError, match="does not fit .*config.gin: .*size mismatch"):
+        SavedRun(run)
+    path.write_text(text.replace("train.suite =", "SUITE ="))
+    with pytest.raises(config.ConfigError, match="binds no train.suite; put back"):
+        SavedRun(run)
+
+
+def test_a_run_that_may_not_be_read_is_one_line(run, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(saved_run, "steps_in", refuse)  # root may read everything
+    with pytest.raises(config.ConfigError, match="run: .*checkpoints: Permission denied; see that"):
+        SavedRun(run)
 
 
 def test_episodes_and_seed(run):

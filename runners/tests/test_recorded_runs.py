@@ -1,6 +1,9 @@
+import errno
+
 import numpy as np
 import pytest
 
+from runners import recorded_runs
 from runners.config import ConfigError
 from runners.recorded_runs import Tag, read_methods, read_run, read_tag
 
@@ -63,6 +66,28 @@ def test_null_is_left_out_and_a_torn_line_too(write_run):
     with open(folder / "metrics.jsonl", "a") as file:
         file.write('{"step": 3, "eval/ret')
     assert read_run(folder).series("eval/return") == {2: 2.0}
+
+
+def test_records_and_facts_of_another_kind_are_left_out(write_run):
+    folder = write_run("m", 0, {2: {"eval/return": 2.0}, 4: {"eval/return": "high"}})
+    with open(folder / "metrics.jsonl", "a") as file:
+        for step in ("null", '"600"', "NaN", "[1]"):
+            file.write(f'{{"step": {step}, "eval/return": 1.0}}\n')
+    (folder / "run.json").write_text('{"protocol": 3, "seed": [1]}')
+    run = read_run(folder)
+    assert run.series("eval/return") == {2: 2.0} and len(run.records) == 2
+    assert run.protocol == {} and run.seed == 0
+
+
+def test_a_run_that_may_not_be_read_is_named(write_run, monkeypatch):
+    folder = write_run("m", 0, {1: {"eval/return": 0.0}})
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(recorded_runs, "read_records", refuse)  # root may read everything
+    with pytest.raises(ConfigError, match=f"^{folder}: .*metrics.jsonl: Permission denied; see"):
+        read_methods([folder])
 
 
 def test_seeds_of_one_folder_are_one_method(write_run, tmp_path):

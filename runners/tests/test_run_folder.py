@@ -65,13 +65,42 @@ def test_starts_are_added_and_the_config_of_a_run_that_goes_on_stays(tmp_path):
     later = CONFIG.replace("10", "20")
     for config in (later, CONFIG):  # the first was killed before it had a checkpoint
         run.note_config(config)
-        run.note_start({"seed": 3})
+        run.note_start({"seed": 3}, config)
     noted = json.loads((run.path / "run.json").read_text())
     assert noted["seed"] == 3 and len(noted["starts"]) == 2
     assert {"argv", "host", "pid", "git_commit", "versions"} < set(noted["starts"][0])
     (run.checkpoints / "step_000000000010").mkdir(parents=True)
     run.note_config(later)
     assert (run.path / "config.gin").read_text() == CONFIG
+
+
+def test_a_run_that_goes_on_under_another_configuration_is_that_ones(tmp_path):
+    run = RunFolder(tmp_path, "one", 3)
+    run.path.mkdir(parents=True)
+    later = CONFIG.replace("10", "20")
+    for config, horizon in ((CONFIG, 10), (CONFIG, 10), (later, 20)):
+        run.note_config(config)
+        (run.checkpoints / "step_000000000010").mkdir(parents=True, exist_ok=True)
+        run.note_start({"seed": 3, "protocol": {"horizon": horizon}}, config)
+    assert (run.path / "config.gin").read_text() == later
+    noted = json.loads((run.path / "run.json").read_text())
+    assert noted["protocol"] == {"horizon": 20} and len(noted["starts"]) == 3
+    changed = [start.get("config_changed") for start in noted["starts"]]
+    assert changed == [None, None, ["train.total_steps: 10 -> 20"]]
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "{", '{"seed": 3, "starts": 1}'])
+def test_a_damaged_run_json_is_written_anew(text, tmp_path, caplog):
+    run = RunFolder(tmp_path, "one", 3)
+    run.path.mkdir(parents=True)
+    run.note_config(CONFIG)
+    run.note_start({"seed": 3}, CONFIG)
+    assert not caplog.records
+    (run.path / "run.json").write_text(text)
+    run.note_start({"seed": 3}, CONFIG)
+    noted = json.loads((run.path / "run.json").read_text())
+    assert noted["seed"] == 3 and len(noted["starts"]) == 1
+    assert len(caplog.records) == 1 and "run.json is damaged" in caplog.text
 
 
 def test_the_source_of_a_run_is_its_newest_checkpoint(tmp_path):
