@@ -3,6 +3,7 @@
 The protocol of PEARL (Rakelly et al., ICML 2019).
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ from runners.regimes import POSTERIOR, check_evaluator
 from runners.rollout_evaluation import RolloutEvaluator
 from runners.rollouts import Rollouts, returns, successes
 from runners.task_lists import listed_tasks
+
+log = logging.getLogger("absl")
 
 
 @gin.configurable
@@ -139,10 +142,13 @@ class PosteriorEvaluator(RolloutEvaluator):
                 "set it to False"
             )
         if self.steps <= self.prior_episodes * suite.spec.horizon:
-            raise ValueError(
-                f"PosteriorEvaluator.steps (EVALUATION_STEPS) is {self.steps}, and the first "
-                f"{self.prior_episodes} (PRIOR_EPISODES) episodes of {suite.spec.horizon} steps "
-                "come before any adaptation; raise it above them"
+            log.warning(
+                "PosteriorEvaluator.steps (EVALUATION_STEPS) is %d, and the first %d "
+                "(PRIOR_EPISODES) episodes of %d steps come before any adaptation: its returns are "
+                "those of a prior",
+                self.steps,
+                self.prior_episodes,
+                suite.spec.horizon,
             )
         self._draw(suite)
 

@@ -137,12 +137,16 @@ class WindowSchedule:
         """Refuse a replay that cannot hold what is collected at once."""
         collector = self.collector
         most = max(collector.num_drawn * collector.each, len(collector.known) * collector.first)
-        if not collector.exact:  # whole episodes
-            most = max(most, collector.at_once * collector.rollouts.suite.spec.horizon)
         if self.replay.capacity < most:
             raise ValueError(
                 f"WindowSchedule.replay holds {self.replay.capacity} transitions, and the first "
                 f"collections bring {most}; raise REPLAY_CAPACITY (WindowReplay.capacity)"
+            )
+        horizon = collector.rollouts.suite.spec.horizon
+        if self.replay.capacity <= horizon:  # one to train on and one to validate on
+            raise ValueError(
+                f"WindowSchedule.replay holds {self.replay.capacity} transitions, no two episodes "
+                f"of up to {horizon}; raise REPLAY_CAPACITY (WindowReplay.capacity)"
             )
 
     @property

@@ -284,8 +284,8 @@ def test_what_does_not_fit():
         build(initial_transitions=-1)
     with pytest.raises(ValueError, match=r"holds 29 transitions.*bring 30.*REPLAY_CAPACITY"):
         build(capacity=29)
-    with pytest.raises(ValueError, match=r"holds 4 transitions.*REPLAY_CAPACITY"):
-        build(capacity=4, transitions=1, initial_transitions=0)  # whole episodes are stored
+    with pytest.raises(ValueError, match=r"holds 5 transitions, no two .*REPLAY_CAPACITY"):
+        build(capacity=5, transitions=1, initial_transitions=0)
     with pytest.raises(ValueError, match="TIGR does not look for its best encoder; .*PATIENCE"):
         build(patience=3)
 
