@@ -27,7 +27,7 @@ class Sizes(Protocol):
         """Tasks learnt together."""
 
 
-def check_task_key(learner: str, key: str, fix: str, **networks: nn.Module) -> None:
+def check_networks(learner: str, key: str, fix: str, **networks: nn.Module) -> None:
     """Check by what name a learner's networks are told of the task, and that no more is needed.
 
     Args:

@@ -276,7 +276,7 @@ class CAVIA(MetaAlgorithm):
 def _of_each(theta: Tensor, seen: Episodes) -> Tensor:
     """One vector as that of each task, `[tasks, P]`, without a copy.
 
-    Products then are one for each task, whose numbers fit into a processor's cache. A single tall
-    one of all tasks takes up to half as long again.
+    Products then are one for each task, whose numbers fit into a processor's cache; a single tall
+    one of all tasks is slower there.
     """
     return theta.expand(len(seen.mask), -1)

@@ -13,7 +13,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from algorithms.base import Metrics, check_task_key
+from algorithms.base import Metrics, check_networks
 from algorithms.optimizers import ClippedOptimizer
 from algorithms.targets import soft_update
 
@@ -87,7 +87,7 @@ class LatentSAC(nn.Module):
         sizes = observation_dim, action_dim, latent_dim
         self.actor, self.critic = actor(*sizes), critic(*sizes)
         fix = "include gin/networks/latent_mlp.gin"
-        check_task_key("LatentSAC", "latent", fix, actor=self.actor, critic=self.critic)
+        check_networks("LatentSAC", "latent", fix, actor=self.actor, critic=self.critic)
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.tensor(alpha).log(), requires_grad=learn_alpha)
         self.discount, self.smoothing, self.learns_alpha = discount, smoothing, learn_alpha

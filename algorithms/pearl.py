@@ -14,7 +14,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from algorithms.base import Metrics, OffPolicyMetaAlgorithm, Sizes, check_task_key
+from algorithms.base import Metrics, OffPolicyMetaAlgorithm, Sizes, check_networks
 from algorithms.optimizers import ClippedOptimizer
 from algorithms.targets import soft_update
 
@@ -147,7 +147,7 @@ class PEARL(OffPolicyMetaAlgorithm):
         dims = (sizes.observation_dim, sizes.action_dim, self.latent_dim)
         self.actor, self.critic = actor(*dims), critic(*dims)
         fix = "include gin/networks/latent_mlp.gin"
-        check_task_key("PEARL", "latent", fix, actor=self.actor, critic=self.critic)
+        check_networks("PEARL", "latent", fix, actor=self.actor, critic=self.critic)
         self.value = None if value is None else value(dims[0], 1, self.latent_dim)
         self.target = copy.deepcopy(self._followed).requires_grad_(False)
         if value is None:

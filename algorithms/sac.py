@@ -13,7 +13,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from algorithms.base import Algorithm, Metrics, Sizes, check_task_key
+from algorithms.base import Algorithm, Metrics, Sizes, check_networks
 from algorithms.normalization import ObservationNormalizer
 from algorithms.optimizers import ClippedOptimizer
 from algorithms.precision import PRECISIONS, bf16_products, bfloat16_is_native
@@ -120,7 +120,7 @@ class SAC(Algorithm):
         self.num_tasks = sizes.num_tasks
         self.actor, self.critic = actor(*dims), critic(*dims)
         fix = "networks that read a latent go with learners that infer one, PEARL for example"
-        check_task_key("SAC", "task_id", fix, actor=self.actor, critic=self.critic)
+        check_networks("SAC", "task_id", fix, actor=self.actor, critic=self.critic)
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
         self.alpha_per_task = alpha_per_task
         self.log_alpha = nn.Parameter(torch.full((sizes.num_tasks,), float(initial_log_alpha)))

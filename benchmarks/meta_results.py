@@ -53,7 +53,7 @@ processor time, evaluations included, on a virtual machine with two cores of an 
 other work ran. A seed gives the same numbers on the same processor only: where sums are rounded in
 another way, runs of this length come apart. That goes for versions of the code too: the runs of
 CAVIA on 2D navigation are newer than the others, and their products are put together in another
-way, which is faster (one of these took 26.5 minutes before).
+way, which is faster.
 
 {commands}
     python -m runners.evaluate runs/cavia_navigation/seed_42 --tasks=1000 --seed=1

@@ -17,8 +17,9 @@ def keep_freed_memory() -> bool:
     It would give large ones, and the free end of the heap, back to the system and ask for them
     again, and the kernel clears every page of them anew: a tenth of the time of an iteration on the
     episodes of 20 navigation tasks and of an update on ten tasks of Meta-World, nothing where
-    tensors are small (`benchmarks/meta.py`, with and without `--free_memory`). What the environment
-    says of malloc stays.
+    tensors are small (`benchmarks/meta.py` and the same with `--free_memory`,
+    `benchmarks/learner.py` and the same after `GLIBC_TUNABLES=`). What the environment says of
+    malloc stays.
 
     Returns:
         Whether it does now.

@@ -113,13 +113,11 @@ class MetaEvaluator(RolloutEvaluator):
             self.recorder.begin()
         self._evaluate(suite, learner)
         metrics = {}
-        for split in self.splits:
-            for step in range(self.adaptations + 1):
-                place = f"{split}/step_{step}"
-                metrics[f"eval/return/{place}"] = float(self.returns[split][:, step].nanmean())
-                metrics[f"eval/success_rate/{place}"] = float(
-                    self.successes[split][:, step].nanmean()
-                )
+        for tag, scores in (("return", self.returns), ("success_rate", self.successes)):
+            for split in self.splits:
+                for step in range(self.adaptations + 1):
+                    mean = scores[split][:, step].nanmean()
+                    metrics[f"eval/{tag}/{split}/step_{step}"] = float(mean)
         split = self.splits[-1]
         self.success = self.successes[split][:, -1].nanmean(-1).float()
         for tag in ("return", "success_rate"):
@@ -231,7 +229,7 @@ class MetaEvaluator(RolloutEvaluator):
                     "return_ci95_over_tasks": half_width(by_task),
                     "success_rate": float(self.successes[split][:, step].nanmean()),
                     "success_rate_at_the_last_step": float(
-                        self.last_successes[split][:, step].mean()
+                        self.last_successes[split][:, step].nanmean()
                     ),
                 }
             )

@@ -144,6 +144,10 @@ FAMILIES = "--gin_file=gin/quick/tigr_point_robot.gin"
 WINDOWS = "--gin_file=gin/runners/window_schedule.gin"
 
 BAD_META = {
+    "a context that no learner gives": (
+        ["--gin_file=gin/quick/dendrites_point_mass.gin", "--gin=CONTEXT = 'prototype'"],
+        ["SAC.actor", "TaskContext.source = 'prototype'", "bind 'one_hot'"],
+    ),
     "classes that cannot share the tasks": (
         ["--gin_file=gin/nm_cavia_ml45.gin", "--gin=META_BATCH = 20"],
         ["MetaOnPolicyLoop.tasks_per_iteration", "META_BATCH", "multiple of the 45", "got 20"],

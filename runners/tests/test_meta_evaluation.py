@@ -252,7 +252,9 @@ def test_broken_episodes_count_nowhere_and_are_told(monkeypatch):
     torch.testing.assert_close(seen, left, equal_nan=True)
     assert metrics["eval/return"] == pytest.approx(float(left[:, -1].nanmean()))
     assert evaluator.success.tolist() == whole.success.tolist()
-    step = evaluator.result(7, suite, metrics)["splits"]["test"]["steps"][0]
+    result = evaluator.result(7, suite, metrics)
+    assert "NaN" not in json.dumps(result)
+    step = result["splits"]["test"]["steps"][0]
     by_task = left[:, 0].nanmean(-1)
     assert step["return"] == pytest.approx(float(by_task.mean()))
     assert step["return_ci95_over_tasks"] == pytest.approx(half_width(by_task))
