@@ -13,6 +13,7 @@ from buffers.rolling_window import RollingWindow
 from envs.point_robots import PointRobotSuite
 from runners.latent_records import of_split
 from runners.window_evaluation import RUNS, WindowEvaluator
+from runners.window_rollouts import WindowRollouts
 
 KIND = "point-robot-families"
 
@@ -218,3 +219,25 @@ def test_due_state_and_changes_from_the_command_line():
 def test_errors(options):
     with pytest.raises(ValueError, match=f"WindowEvaluator.{next(iter(options))}"):
         evaluator(**options)
+
+
+def test_broken_episodes_count_nowhere_and_are_told(monkeypatch):
+    run_all = WindowRollouts.run_all
+
+    def breaks(self, *arguments):
+        experience = run_all(self, *arguments)
+        experience["mask"][0] = False
+        return experience
+
+    there, options = suite(), {"episodes": 2, "runs": ("test/deterministic",)}
+    whole, made = evaluator(**options), evaluator(**options)
+    expected = whole(there, Runner())
+    monkeypatch.setattr(WindowRollouts, "run_all", breaks)
+    metrics = made(there, Runner())
+    assert metrics.pop("eval/broken_episodes") == 2 and metrics.keys() == expected.keys()
+    seen, left = (one.scores["test/deterministic"]["return"] for one in (made, whole))
+    assert seen[0].isnan().all() and torch.equal(seen[1:], left[1:])
+    assert metrics["eval/return"] == pytest.approx(float(left[1:].mean()))
+    result = made.result(3, there, metrics)["runs"]["test/deterministic"]
+    assert result["return"] == pytest.approx(metrics["eval/return"])
+    assert result["tasks"][0]["returns"] == [] and result["success_rate"] == 0.0
