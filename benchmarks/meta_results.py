@@ -140,6 +140,8 @@ def table(folder: Path, runs: list[Run], names: dict[str, str]) -> Iterable[str]
             test = result["splits"]["test"]
             where = f"{result['step']}, {len(test['tasks'])} tasks"
             half = [step["return_ci95_over_tasks"] for step in test["steps"]]
+            if None in half:
+                continue  # one task: no interval
             cells = [f"{mean:.2f} ± {h:.1f}" for mean, h in zip(means(result), half, strict=True)]
             yield f"| {names[name]} | {seed} | {where} | {' | '.join(cells)} |"
 

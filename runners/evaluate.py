@@ -11,8 +11,9 @@ The last is an exported policy, which needs no more of the run than that folder 
 Suite and learner are built anew from the run's config.gin, and so is the evaluator: what no flag
 says is as in the run, the policy ("deterministic" or "stochastic") among it. Prints a table, a line
 for each task, or for each adaptation step of a meta-learner, and writes
-FOLDER/eval/evaluate_<step>_seed_<seed>.json, by Meta-World's protocol ..._meta_world.json. Exit
-codes: 0 done, 2 wrong input, 1 failed.
+FOLDER/eval/evaluate_<step>_seed_<seed>.json; --tasks and --episodes stand in the name before the
+seed, and by Meta-World's protocol it ends in _meta_world.json. Exit codes: 0 done, 2 wrong input, 1
+failed.
 """
 
 import importlib

@@ -61,7 +61,9 @@ def evaluate(
 ) -> Evaluated:
     """Evaluate a run, and write `RUN/eval/evaluate_<step>_seed_<seed>.json`.
 
-    By Meta-World's protocol the name ends in `_meta_world`.
+    Numbers of tasks or episodes that are not the run's own come before the seed
+    (`evaluate_<step>_tasks_<tasks>_episodes_<episodes>_seed_<seed>.json`); by Meta-World's protocol
+    the name ends in `_meta_world`.
 
     Args:
         run: the run's folder, or an exported policy's.
@@ -115,7 +117,10 @@ def evaluate(
     finally:
         evaluator.close()
     result = evaluator.result(saved.step, saved.suite, metrics)
-    name = f"evaluate_{saved.step}_seed_{evaluator.seed}"
+    name = f"evaluate_{saved.step}"
+    for what, number in (("tasks", tasks), ("episodes", episodes)):
+        name += "" if number is None else f"_{what}_{number}"
+    name += f"_seed_{evaluator.seed}"
     name += "" if protocol == "run" else f"_{protocol.replace('-', '_')}"
     place = saved.folder / "eval", saved.step, saved.suite, metrics
     path = evaluator.write_result(*place, name=name)

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,7 +67,7 @@ class Scheduled:
 
 
 def write_result(folder: Path | str, name: str, result: dict[str, Any]) -> Path | None:
-    """Write `<folder>/<name>.json`.
+    """Write `<folder>/<name>.json`, in which null stands for numbers that are not finite.
 
     Returns:
         The path; None if it cannot be written (a full disk, a folder that may not be written to),
@@ -75,11 +76,20 @@ def write_result(folder: Path | str, name: str, result: dict[str, Any]) -> Path 
     path = Path(folder) / f"{name}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(result, indent=1) + "\n")
+        write_atomically(path, json.dumps(_strict(result), indent=1, allow_nan=False) + "\n")
     except OSError as error:
         log.warning("%s: no %s", _why(error), path)
         return None
     return path
+
+
+def _strict(value: Any) -> Any:
+    """The same with None, JSON's null, for every nan and infinity, which JSON does not have."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _strict(part) for key, part in value.items()}
+    return [_strict(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def write_arrays(result: Path, what: str, arrays: Mapping[str, NDArray[Any]]) -> bool:

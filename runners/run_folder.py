@@ -161,10 +161,15 @@ class RunFolder:
         with open(self.path / ".lock", "a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 raise ConfigError(
                     f"--workdir: another process is training in {self.path}; stop it first, "
                     "or choose another --workdir"
+                ) from error
+            except OSError as error:
+                raise ConfigError(
+                    f"--workdir: {self.path} cannot be locked ({error.strerror}), and two runs "
+                    "in one folder would spoil both; choose a --workdir on a file system with locks"
                 ) from error
             yield self
 

@@ -82,7 +82,7 @@ def test_table_and_json_are_those_of_the_run(runs, capsys):
 def test_episodes_seed_and_checkpoint(runs, capsys):
     run = runs("cavia")
     assert call(run, "--episodes=2", "--seed=7", "--checkpoint=best") == 0
-    (path,) = (run / "eval").glob("evaluate_*_seed_7.json")
+    (path,) = (run / "eval").glob("evaluate_*_episodes_2_seed_7.json")
     result = json.loads(path.read_text())
     assert result["episodes_per_step"] == 2 and result["seed"] == 7
     assert [len(task["returns"]) for task in result["splits"]["test"]["tasks"]] == [3] * 3
@@ -104,9 +104,19 @@ def test_another_number_of_tasks(runs):
     run = runs("cavia")
     for tasks in (2, 9):
         assert call(run, f"--tasks={tasks}", "--seed=5") == 0
-        splits = json.loads((run / "eval" / "evaluate_2_seed_5.json").read_text())["splits"]
+        path = run / "eval" / f"evaluate_2_tasks_{tasks}_seed_5.json"
+        splits = json.loads(path.read_text())["splits"]
         goals = [[task["goal"] for task in there["tasks"]] for there in splits.values()]
         assert [len(drawn) for drawn in goals] == [tasks, tasks] and goals[0] != goals[1]
+
+
+def test_the_result_of_one_task_is_strict_json(runs):
+    run = runs("cavia")
+    assert call(run, "--tasks=1", "--episodes=2", "--seed=6") == 0
+    text = (run / "eval" / "evaluate_2_tasks_1_episodes_2_seed_6.json").read_text()
+    steps = json.loads(text, parse_constant=pytest.fail)["splits"]["test"]["steps"]
+    assert all(step["return_ci95_over_tasks"] is None for step in steps)  # one has no interval
+    assert all(isinstance(step["return"], float) for step in steps)
 
 
 @pytest.fixture
@@ -128,7 +138,8 @@ def test_many_tasks_are_run_in_groups(runs, sizes):
     run = runs("cavia")
     for tasks in (5, 12):
         assert call(run, f"--tasks={tasks}", "--seed=5") == 0
-        splits = json.loads((run / "eval" / "evaluate_2_seed_5.json").read_text())["splits"]
+        path = run / "eval" / f"evaluate_2_tasks_{tasks}_seed_5.json"
+        splits = json.loads(path.read_text())["splits"]
         assert [len(there["tasks"]) for there in splits.values()] == [tasks, tasks]
     assert call(run, "--tasks=12", "--activations") == 0  # which sees all tasks at once
     assert sizes == [5, 5, 12]
@@ -230,7 +241,7 @@ def test_the_part_file_records_in_training(tmp_path, monkeypatch):
         assert arrays["train/layer_2/output"].shape[:3] == (3, 3, 1)
     monkeypatch.setattr(evaluating, "AT_ONCE", 4)  # a recorder sees all tasks at once
     assert call(run, "--tasks=5") == 0
-    with np.load(run / "eval" / "evaluate_2_seed_0_activations.npz") as arrays:
+    with np.load(run / "eval" / "evaluate_2_tasks_5_seed_0_activations.npz") as arrays:
         assert arrays["train/layer_2/output"].shape[:3] == (5, 3, 1)
 
 

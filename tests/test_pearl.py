@@ -261,7 +261,7 @@ def test_a_run_is_evaluated_from_its_folder(tmp_path, capsys):
     assert result == json.loads((run / "eval/2.json").read_text())  # of the run itself
     assert [len(task["returns"]) for task in result["splits"]["test"]["tasks"]] == [2] * 3
     assert evaluate.main(["evaluate", str(run), "--episodes=1", "--seed=3"]) == 0
-    other = json.loads((run / "eval/evaluate_2_seed_3.json").read_text())
+    other = json.loads((run / "eval/evaluate_2_episodes_1_seed_3.json").read_text())
     assert other["repetitions"] == 1 and other["seed"] == 3
     shown_with_latents(run, result)
     capsys.readouterr()

@@ -121,7 +121,7 @@ def test_latents_of_a_run(tmp_path, capsys):
     capsys.readouterr()
     assert evaluate.main(["evaluate", str(run), "--latents", "--episodes=2", "--seed=3"]) == 0
     error = capsys.readouterr().err
-    name = run / "eval" / "evaluate_2_seed_3"
+    name = run / "eval" / "evaluate_2_episodes_2_seed_3"
     made = [f"{name}_latents.npz"]
     for what in ("latent_space", "responsibilities"):
         made += [f"{name}_{what}.{kind}" for kind in ("png", "svg")]

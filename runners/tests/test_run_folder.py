@@ -1,11 +1,13 @@
 """Tests of the folder of one run."""
 
+import errno
 import json
 import subprocess
 import sys
 
 import pytest
 
+from runners import run_folder
 from runners.config import ConfigError
 from runners.run_folder import RunFolder
 
@@ -29,6 +31,18 @@ def test_only_one_process_may_train_in_a_folder(tmp_path):
     with run.claimed():
         assert "--workdir: another process is training in" in attempt()
     assert attempt() == "in\n"
+
+
+def test_a_folder_that_cannot_be_locked_is_no_other_process(tmp_path, monkeypatch):
+    def refuse(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(run_folder.fcntl, "flock", refuse)
+    with (
+        pytest.raises(ConfigError, match=r"cannot be locked \(No locks available\)"),
+        RunFolder(tmp_path, "one", 0).claimed(),
+    ):
+        pass
 
 
 def test_a_folder_is_this_run_or_an_error_says_what_to_do(tmp_path):
