@@ -111,6 +111,10 @@ class SAC(Algorithm):
         for name, number in entropies.items():
             if number is not None and not math.isfinite(number):
                 raise ValueError(f"SAC.{name} must be finite, got {number}")
+        if abs(initial_log_alpha) > 88.0:  # exp overflows in single precision
+            raise ValueError(
+                f"SAC.initial_log_alpha must lie in [-88, 88], got {initial_log_alpha}"
+            )
         if precision not in PRECISIONS:
             raise ValueError(f"SAC.precision must be one of {PRECISIONS}, got {precision!r}")
         self.precision, self.compiled = precision, compiled

@@ -157,6 +157,12 @@ def load_policy(folder: Path | str, device: str | torch.device = "cpu") -> Polic
         ValueError: the run was not put together by gin.
     """
     state, card = read_policy(folder)
+    for name in ("learner", "sizes"):
+        if name not in card:
+            raise DamagedError(
+                f"{folder}: its card has no {name!r}; write it anew with "
+                "`python -m runners.export RUN`"
+            )
     if card["learner"] is None:
         raise ValueError(
             f"{folder}: the run was not put together by gin, so its card cannot say how; build "

@@ -59,6 +59,13 @@ class RunFolder:
                 f"--workdir: {self.path}: {error.strerror}; choose another --workdir, or bind "
                 "train.experiment"
             ) from error
+        longest = os.pathconf(found, "PC_NAME_MAX")
+        for part in whole.relative_to(found).parts:
+            if len(os.fsencode(part)) > longest:
+                raise ConfigError(
+                    f"--workdir: {self.path}: {part} is too long for a name there; choose another "
+                    "--workdir, or bind train.experiment"
+                )
         allowed = os.access(found, os.W_OK | os.X_OK)
         if not found.is_dir() or not allowed:
             why = "may not be written to" if found.is_dir() else "is no folder"

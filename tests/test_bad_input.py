@@ -441,9 +441,15 @@ def test_run_that_may_not_be_read(method, name, tmp_path, capsys, monkeypatch):
 
 def test_name_that_is_too_long(tmp_path, capsys):
     name = f"--gin=train.experiment = '{'x' * 300}'"
-    assert train.main(["train", POINT_MASS, f"--workdir={tmp_path}", *TINY, name]) == 2
-    line = one_line(capsys)
-    assert "--workdir" in line and "too long" in line and "train.experiment" in line
+    for arguments in (
+        [str(tmp_path)],
+        [str(tmp_path / "new")],
+        [str(tmp_path / "new"), "--dry_run"],
+    ):
+        workdir, *rest = arguments
+        assert train.main(["train", POINT_MASS, f"--workdir={workdir}", *TINY, name, *rest]) == 2
+        line = one_line(capsys)
+        assert "--workdir" in line and "too long" in line and "train.experiment" in line
 
 
 def test_too_little_disk(tmp_path, capsys, monkeypatch):

@@ -282,6 +282,17 @@ def test_damage_is_noticed(run, tmp_path, capsys):
         one_line(capsys, str(folder))
 
 
+@pytest.mark.parametrize("name", ["learner", "sizes"])
+def test_a_card_that_cannot_say_how_to_build_the_learner(name, run, tmp_path):
+    shutil.copytree(run / "policy", tmp_path / "shared")
+    card = tmp_path / "shared" / "policy.json"
+    content = json.loads(card.read_text())
+    del content[name]
+    card.write_text(json.dumps(content))
+    with pytest.raises(DamagedError, match=f"no '{name}'; write it anew"):
+        load_policy(tmp_path / "shared")
+
+
 @pytest.mark.parametrize("name", ["config", "versions", "step"])
 def test_a_card_that_lacks_something_is_one_line_and_2(name, run, tmp_path, capsys):
     shutil.copytree(run / "policy", tmp_path / "shared")

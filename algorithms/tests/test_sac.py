@@ -220,7 +220,7 @@ def test_normalizer_statistics_equal_numpy() -> None:
     [{"discount": 1.0}, {"smoothing": 0.0}, {"actor_lr": 0.0}, {"critic_lr": -1.0}]
     + [{"precision": "fp16"}, {"scale_penalty": -0.1}, {"loc_penalty": -1.0}]
     + [{"alpha_lr": math.inf}, {"loc_penalty": math.inf}, {"max_norm": -1.0}]
-    + [{"initial_log_alpha": math.inf}, {"target_entropy": math.nan}],
+    + [{"initial_log_alpha": math.inf}, {"initial_log_alpha": 90.0}, {"target_entropy": math.nan}],
 )
 def test_bad_arguments_are_named(dims, parts, option) -> None:
     """The message names the argument."""
