@@ -29,6 +29,8 @@ per two vector steps, 40 thousand steps of each task. Success is that of any ste
 deterministic policy, each of the 50 goals once; figures are means over the evaluations at 30, 35
 and 40 thousand steps of each task. One process with one thread for each run; minutes are its
 processor time, evaluations included, on a virtual machine of two cores on which other work ran.
+MT-SAC was run anew for [must.md](must.md): with another processor or version of the code a seed has
+other numbers.
 
     python -m runners.train --gin_file=gin/quick/<experiment>.gin --seed=<seed>
     python benchmarks/multitask_results.py runs --out docs/results

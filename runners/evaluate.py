@@ -4,7 +4,7 @@
     python -m runners.evaluate runs/must_mt10/seed_1 --checkpoint=best --seed=7
     python -m runners.evaluate runs/cavia_navigation/seed_0 --activations --activation_episodes=5
     python -m runners.evaluate runs/tigr_point_robot/seed_0 --latents
-    python -m runners.evaluate runs/nm_cavia_ml45/seed_0 --protocol=meta-world
+    python -m runners.evaluate runs/nm_cavia_ml45/seed_378 --protocol=meta-world
     python -m runners.evaluate runs/must_mt10/seed_1/policy
 
 The last is an exported policy, which needs no more of the run than that folder (runners.export).

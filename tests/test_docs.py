@@ -169,7 +169,8 @@ def test_every_verb_in_a_notebook(tmp_path, monkeypatch, capsys):
     exec(compile(script, "notebook.py", "exec"), {})
     run = tmp_path / "runs/mtsac_point_mass/seed_0"
     assert "| mtsac_point_mass | 2 |" in capsys.readouterr().out
-    assert list(run.glob("eval/evaluate_700_seed_7.json")) and list(run.glob("videos/*_sheet.png"))
+    assert (run / "eval" / "evaluate_700_episodes_10_seed_7.json").is_file()
+    assert list(run.glob("videos/*_sheet.png"))
     assert (tmp_path / "plots/curves.png").is_file() and (run / "policy_best").is_dir()
     page = (DOCS / "notebooks.md").read_text()
     assert not gin.config_is_locked()  # so that these modules can be imported by now
