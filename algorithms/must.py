@@ -154,18 +154,20 @@ class MaskedSAC(SAC):
         """Whether the coming `end_phase` commits new masks."""
         return self.generating
 
+    @property
+    def needs_trajectories(self) -> bool:
+        """Whether `begin_phase` wants recent trajectories, and the loop has to keep them."""
+        wanted = self.use_supervised_loss or any(g.use_trajectory_info for g in self.generators)
+        return wanted and self.freeze_after != 0
+
     def begin_phase(self, context: TensorDict | None) -> Metrics:
         """Train the encoders and take the supervised steps, if due, on the recent trajectories.
 
         Raises:
-            ValueError: If trajectories are asked for and the loop keeps none.
+            ValueError: If trajectories are needed and there are none.
         """
-        wanted = self.use_supervised_loss or any(g.use_trajectory_info for g in self.generators)
-        if context is None and wanted and self.freeze_after != 0:
-            raise ValueError(
-                "MaskedSAC needs trajectories: bind OffPolicyLoop.trajectories = @TrajectoryStore, "
-                "or turn off MaskedSAC.use_supervised_loss and MaskGenerator.use_trajectory_info"
-            )
+        if context is None and self.needs_trajectories:
+            raise ValueError("MaskedSAC needs trajectories, and got none")
         is_open = self.freeze_after is None or self.iteration < self.freeze_after
         self.generating = is_open and self.iteration % self.update_interval == 0
         if self.resample and is_open and not self.generating:

@@ -48,12 +48,12 @@ Returns on test tasks, which training never sees: before adaptation, and after e
 gradient steps, every one on the newest 40 episodes of each of 20 tasks (2D navigation, CT-graph),
 or on the newest 10 of each of 10 (half-cheetah, two steps). Actions are sampled. Sizes are the
 published ones ([CAVIA](../methods/cavia.md)), but for the half-cheetah's: hidden layers of 100, 10
-tasks, 10 episodes, 150 iterations. One process with one thread for each run
-(`OMP_NUM_THREADS=1`); minutes are its processor time, evaluations included, on a virtual machine with two cores of an AMD EPYC, on which
-other work ran. A seed gives the same numbers on the same processor only: where sums are rounded in
-another way, runs of this length come apart. That goes for versions of the code too: the runs of
-CAVIA on 2D navigation are newer than the others, and their products are put together in another
-way, which is faster.
+tasks, 10 episodes, 150 iterations. One process with one thread for each run (`OMP_NUM_THREADS=1`);
+minutes are its processor time, evaluations included, on a virtual machine with two cores of an AMD
+EPYC, on which other work ran. A seed gives the same numbers on the same processor only: where sums
+are rounded in another way, runs of this length come apart. That goes for versions of the code too:
+the runs of CAVIA on 2D navigation are newer than the others, and their products are put together in
+another way, which is faster.
 
 {commands}
     python -m runners.evaluate runs/cavia_navigation/seed_42 --tasks=1000 --seed=1

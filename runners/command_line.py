@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from types import FrameType
 
 from absl import flags
 
@@ -91,8 +92,11 @@ def run_program(main: Callable[[Sequence[str]], int]) -> int:
         since the same command begins anew or goes on; `FAILED` if nobody reads its output any more.
     """
     for number in STOPPING:
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, _interrupt)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever began the process
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the process ends
     try:
         code = main(sys.argv)
         sys.stdout.flush()
@@ -103,6 +107,21 @@ def run_program(main: Callable[[Sequence[str]], int]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more as it ends
         return FAILED
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt; but end the process where a module is being imported.
+
+    Code that runs there may swallow the exception or make another one of it, an extension module
+    even abort. Programs import before they write.
+    """
+    place = frame
+    while place is not None:
+        if place.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(2, b"interrupted\n")
+            os._exit(RESUMABLE)
+        place = place.f_back
+    signal.default_int_handler(number, frame)
 
 
 def wrong(message: str) -> int:

@@ -8,10 +8,8 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-CHECK_EVERY = 50
-"""Updates between two looks at whether they were finite; each look waits for the device."""
-MAX_NONFINITE = 100
-"""Refused updates in a row after which the run stops."""
+CHECK_EVERY, MAX_NONFINITE = 50, 100
+"""Of learners whose updates are quick: updates between two looks, and how many may be refused."""
 
 
 class NonFiniteError(RuntimeError):
@@ -23,23 +21,32 @@ class NonFiniteError(RuntimeError):
 
 
 class FiniteWatch:
-    """Counts updates in a row whose metric "health/nonfinite" was not 0."""
+    """Counts updates in a row whose metric "health/nonfinite" was not 0.
 
-    def __init__(self, device: torch.device) -> None:
+    Args:
+        device: of the metrics.
+        check_every: updates between two looks, each of which waits for the device.
+        most: refused updates in a row after which the run stops.
+    """
+
+    def __init__(
+        self, device: torch.device, *, check_every: int = CHECK_EVERY, most: int = MAX_NONFINITE
+    ) -> None:
+        self.check_every, self.most = check_every, most
         self._streak = torch.zeros(2, device=device)  # now, and the longest
 
     def add(self, metrics: Mapping[str, Tensor], updates: int, batch: TensorDict) -> None:
         """See the metrics of update number `updates`.
 
         Raises:
-            NonFiniteError: the learner could not use `MAX_NONFINITE` updates in a row.
+            NonFiniteError: the learner could not use `most` updates in a row.
         """
         refused = metrics.get("health/nonfinite")
         if refused is None:
             return
         now = (self._streak[0] + 1) * (refused > 0)
         self._streak = torch.stack((now, torch.maximum(self._streak[1], now)))
-        if updates % CHECK_EVERY == 0 and self._streak[1] >= MAX_NONFINITE:
+        if updates % self.check_every == 0 and self._streak[1] >= self.most:
             raise NonFiniteError(
                 f"gradients were not finite in {int(self._streak[1])} updates in a row, up to "
                 f"update {updates}; lower the learning rates",

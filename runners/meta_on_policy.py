@@ -21,6 +21,10 @@ TASK_STREAM = (2,)
 """Spawn key of the stream of drawn tasks; the environments' begin with 0 and 1."""
 
 
+MAX_REFUSED = 10
+"""Iterations in a row without a finite update after which the run stops."""
+
+
 @gin.configurable
 class MetaOnPolicyLoop:
     """Yields `(iteration, metrics)` after every meta-iteration.
@@ -81,7 +85,8 @@ class MetaOnPolicyLoop:
         self.device = next((p.device for p in learner.parameters()), torch.device("cpu"))
         stream = np.random.SeedSequence(seed, spawn_key=TASK_STREAM)
         self._stream = np.random.Generator(np.random.PCG64(stream))
-        self._meter, self._watch = Meter(), FiniteWatch(self.device)
+        self._meter = Meter()
+        self._watch = FiniteWatch(self.device, check_every=1, most=MAX_REFUSED)
         self._seconds, self._read = dict.fromkeys(PHASES, 0.0), 0
 
     @property

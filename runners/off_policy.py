@@ -92,6 +92,12 @@ class OffPolicyLoop:
         sizes = spec.observation_dim, spec.num_tasks, spec.horizon
         self.trajectories = trajectories(*sizes) if trajectories else None
         self._check_batches()
+        if self.trajectories is None and getattr(learner, "needs_trajectories", False):
+            name = type(learner).__name__
+            raise ValueError(
+                f"{name} needs trajectories: bind OffPolicyLoop.trajectories = @TrajectoryStore, "
+                f"or turn off {name}.use_supervised_loss and MaskGenerator.use_trajectory_info"
+            )
         keep_freed_memory()
         self.reward_scaler = reward_scaler(spec.num_tasks) if reward_scaler else None
         self.steps_per_iteration, self.log_interval = steps_per_iteration, log_interval

@@ -42,6 +42,10 @@ BAD = {
         ["--gin=TaskReplay.stratified = False"],
         ["TaskReplay.stratified", "MaskedSAC"],
     ),
+    "masks without trajectories": (
+        ["--gin=OffPolicyLoop.trajectories = None"],
+        ["MaskedSAC needs trajectories", "OffPolicyLoop.trajectories = @TrajectoryStore"],
+    ),
     "too much memory": (["--gin=REPLAY_CAPACITY = 9999999999999"], ["memory"]),
     "unknown flag": (["--gin_flie=x"], ["gin_flie"]),
     "not a number": (["--seed=one"], ["seed"]),
@@ -563,6 +567,36 @@ def test_a_request_to_stop_while_it_starts(number, tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 75
     assert err == "interrupted\n"
+
+
+def test_a_request_to_stop_within_an_import_is_not_swallowed(tmp_path):
+    """Code that catches everything would train on, where nobody asks for the exception."""
+    (tmp_path / "greedy_part.py").write_text(
+        "import time\n"
+        "try:\n    print('begun', flush=True)\n    time.sleep(60)\n"
+        "except BaseException:\n    pass\n"
+    )
+    process = subprocess.Popen(
+        command(POINT_MASS, *TINY, "--gin=import greedy_part", f"--workdir={tmp_path}"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment() | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"},
+        cwd=ROOT,
+    )
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75 and err == "interrupted\n"
+
+
+def test_a_closed_output_is_no_fault(tmp_path):
+    program = [*command(POINT_MASS, *TINY, f"--workdir={tmp_path}")]
+    closed = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$@" >&-', "sh", *program], stderr=subprocess.PIPE, text=True,
+        env=environment(), cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert closed.returncode == 0 and "Traceback" not in closed.stderr
 
 
 class TestGoodInput:

@@ -363,10 +363,15 @@ def test_invariant_26_all_flags_and_numbers_of_tasks_run(
         learner.begin_phase(None)
 
 
-def test_missing_trajectories_are_named() -> None:
-    """Without a trajectory store the message says which binding to add."""
-    with pytest.raises(ValueError, match="OffPolicyLoop.trajectories"):
-        _must(Dims()).begin_phase(None)
+def test_missing_trajectories_are_an_error() -> None:
+    """Of every learner whose masks ever change and depend on them."""
+    learner = _must(Dims())
+    assert learner.needs_trajectories
+    with pytest.raises(ValueError, match="needs trajectories"):
+        learner.begin_phase(None)
+    apart = {"use_trajectory_info": False}
+    assert not _must(Dims(), apart, use_supervised_loss=False).needs_trajectories
+    assert not _must(Dims(), freeze_after=0).needs_trajectories
 
 
 def test_commit_metrics_equal_a_count_by_hand() -> None:

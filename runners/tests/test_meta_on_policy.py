@@ -9,7 +9,8 @@ from torch import nn
 
 from envs.navigation import NavigationSuite
 from envs.point_mass import PointMassSuite
-from runners.meta_on_policy import MetaOnPolicyLoop
+from runners.health import NonFiniteError
+from runners.meta_on_policy import MAX_REFUSED, MetaOnPolicyLoop
 
 SMALL = {"tasks_per_iteration": 3, "episodes_per_task": 2}
 
@@ -46,6 +47,21 @@ class Seeker(nn.Module):
 
 def run(loop, number):
     return [next(loop) for _ in range(number)]
+
+
+def test_updates_refused_in_a_row_stop_the_run():
+    learner = Seeker()
+    update, refused = learner.update, [1] * (MAX_REFUSED - 1) + [0] + [1] * 50
+
+    def refuse(batch):
+        return update(batch) | {"health/nonfinite": torch.tensor(float(refused.pop(0)))}
+
+    learner.update = refuse
+    loop = MetaOnPolicyLoop(NavigationSuite(horizon=5), learner, **SMALL)
+    with pytest.raises(NonFiniteError, match=f"not finite in {MAX_REFUSED} updates in a row"):
+        run(loop, 60)
+    assert loop.updates == 2 * MAX_REFUSED
+    loop.close()
 
 
 def test_an_iteration_and_its_metrics():
