@@ -147,6 +147,13 @@ class OffPolicyLoop:
         return self.pending and self.counts["due"] == 1
 
     @property
+    def first_update(self) -> int:
+        """Environment steps before the first update."""
+        at_once = self.catch_up and self.warmup_steps
+        iteration = 0 if at_once else self.steps_per_iteration
+        return (self.warmup_steps + iteration) * int(self.spec.num_tasks)
+
+    @property
     def updates(self) -> int:
         """Updates so far."""
         return self.counts["updates"]
@@ -199,8 +206,9 @@ class OffPolicyLoop:
 
     def whole(self, total_steps: int, step: float, update: float) -> float:
         """Seconds of a run of `total_steps`, from those that `rehearse` measured."""
-        seconds: float = total_steps / self.spec.num_tasks * (step + float(self.ratio) * update)
-        return seconds
+        steps = total_steps / int(self.spec.num_tasks)
+        learning = steps if self.catch_up else max(0.0, steps - self.warmup_steps)
+        return steps * step + float(self.ratio) * learning * update
 
     def close(self) -> None:
         """Release the environments and their processes."""

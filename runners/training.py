@@ -140,6 +140,14 @@ def train(
                 one.check(suite, learner)
     for name in config.unused_bindings():
         logging.warning("%s is bound but nothing reads it; remove it or correct its name", name)
+    first = getattr(parts.loop, "first_update", 0)
+    if total_steps < first:
+        logging.warning(
+            "train.total_steps (TOTAL_STEPS) is %d, and the first update comes after %d steps "
+            "(WARMUP_STEPS, STEPS_PER_ITERATION): nothing will be learnt",
+            total_steps,
+            first,
+        )
     run = RunFolder(workdir, experiment or config.experiment_name(), seed)
     wanted = preflight.needs(learner, parts.loop)
     if parts.checkpointer.exclude_buffer:

@@ -612,6 +612,15 @@ class TestGoodInput:
         for name in ("GRUMBLE", "x/SAC.discount"):
             assert f"{name} is bound but nothing reads it" in caplog.text
 
+    def test_a_run_too_short_for_an_update_is_reported(self, tmp_path, caplog, capsys):
+        steps = ["--gin=WARMUP_STEPS = 25", "--gin=STEPS_PER_ITERATION = 10"]
+        for total, says in ((68, "is 68, and the first update comes after 70 steps"), (70, "")):
+            caplog.clear()
+            flags = [*TINY, *steps, f"--gin=TOTAL_STEPS = {total}", f"--workdir={tmp_path / says}"]
+            assert train.main(["train", POINT_MASS, *flags]) == 0
+            assert says in caplog.text and ("nothing will be learnt" in caplog.text) == bool(says)
+            assert (" 10 updates," in capsys.readouterr().out) != bool(says)
+
     def test_a_small_run(self, tmp_path, caplog):
         flags = ["train", POINT_MASS, *TINY, f"--workdir={tmp_path}", "--seed=3"]
         assert train.main(flags) == 0
