@@ -52,8 +52,8 @@ tasks, 10 episodes, 150 iterations. One process with one thread for each run (`O
 minutes are its processor time, evaluations included, on a virtual machine with two cores of an AMD
 EPYC, on which other work ran. A seed gives the same numbers on the same processor only: where sums
 are rounded in another way, runs of this length come apart. That goes for versions of the code too:
-the runs of CAVIA on 2D navigation are newer than the others, and their products are put together in
-another way, which is faster.
+the runs of CAVIA and of soft gates on 2D navigation are newer than the others, and their products
+are put together in another way, which is faster.
 
 {commands}
     python -m runners.evaluate runs/cavia_navigation/seed_42 --tasks=1000 --seed=1
