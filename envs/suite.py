@@ -167,7 +167,9 @@ class Suite(ABC):
         """Which of a split's tasks `sample` takes: uniform, with replacement."""
         check_whole("num_tasks", num_tasks, 1)
         if not tasks:
-            raise ValueError(f"split: {self.name} has no tasks in it")
+            raise ValueError(
+                f"split: {self.name} has no tasks in it; take other tasks, or another split"
+            )
         return [tasks[i] for i in generator.integers(len(tasks), size=num_tasks).tolist()]
 
     def check(self, tasks: Sequence[Task]) -> None:

@@ -147,7 +147,8 @@ class Vector:
             if not np.isfinite(action).all():
                 wrong = np.flatnonzero(~np.isfinite(action).all(axis=1)).tolist()
                 raise ValueError(
-                    f"action has non-finite numbers in rows {wrong}; look at the policy"
+                    f"action has non-finite numbers in rows {wrong}; look at the policy, and lower "
+                    "the learning rates if it was trained to this"
                 )
             np.minimum(np.maximum(action, LOW), HIGH, out=rows)
             return

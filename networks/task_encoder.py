@@ -53,7 +53,10 @@ def read_embeddings(path: Path, task_names: Sequence[str]) -> Tensor:
     tensors = []
     for name in task_names:
         if name not in rows:
-            raise ValueError(f"embeddings {path}: no row for task {name!r}")
+            raise ValueError(
+                f"embeddings {path}: no row for task {name!r}; give another file, or bind "
+                "TaskEncoder.kind = 'learned'"
+            )
         row = rows[name]
         numbers = isinstance(row, list) and all(type(value) in (int, float) for value in row)
         if not numbers or len(row) != dim:

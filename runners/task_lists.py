@@ -23,5 +23,8 @@ def listed_tasks(suite: Any, split: str, num_goals: int | None = None) -> tuple[
         if num_goals is None or kept[task.name] <= num_goals:
             tasks.append(task)
     if not tasks:
-        raise ValueError(f"{suite.name} has no tasks in the split {split!r}")
+        raise ValueError(
+            f"{suite.name} has no tasks in the split {split!r}; take other tasks (gin/envs), or "
+            "evaluate on another split"
+        )
     return tuple(tasks)
