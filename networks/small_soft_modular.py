@@ -77,8 +77,8 @@ class SmallSoftModularMLP(nn.Module):
             raise ValueError(f"num_layers must be at least 2, got {num_layers}")
         if in_features < 2 * features:
             raise ValueError(
-                f"in_features must hold features (SOFT_FEATURES) and code, {2 * features}, got "
-                f"{in_features}; the state encoder in front gives fewer"
+                f"in_features must hold features and code, {2 * features}, got {in_features}; give "
+                "it a state encoder, and both the same SOFT_FEATURES"
             )
         self.in_features = in_features
         self.out_features = out_features

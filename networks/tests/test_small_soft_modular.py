@@ -303,5 +303,5 @@ def test_errors_name_the_argument(name, sizes, options):
 
 
 def test_features_and_code_must_fit():
-    with pytest.raises(ValueError, match=r"\(SOFT_FEATURES\) and code, 100, got 99"):
+    with pytest.raises(ValueError, match="in_features must hold features and code, 100, got 99"):
         SmallSoftModularMLP(99, 1, 1)
