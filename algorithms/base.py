@@ -64,6 +64,9 @@ class Algorithm(nn.Module, ABC):
         """Whether the coming `end_phase` changes the policy by other means than a gradient."""
         return False
 
+    def check_trajectories(self, kept: bool) -> None:
+        """ValueError if `begin_phase` needs trajectories, and the loop has not `kept` any."""
+
     @abstractmethod
     def act(self, td: TensorDict, explore: bool) -> TensorDict:
         """Add `"action"` `[n, action_dim]`; `explore=False` is deterministic and draws nothing."""

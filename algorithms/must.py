@@ -154,11 +154,14 @@ class MaskedSAC(SAC):
         """Whether the coming `end_phase` commits new masks."""
         return self.generating
 
-    @property
-    def needs_trajectories(self) -> bool:
-        """Whether `begin_phase` wants recent trajectories, and the loop has to keep them."""
+    def check_trajectories(self, kept: bool) -> None:
+        """ValueError if the masks depend on trajectories, and the loop has not `kept` any."""
         wanted = self.use_supervised_loss or any(g.use_trajectory_info for g in self.generators)
-        return wanted and self.freeze_after != 0
+        if not kept and wanted and self.freeze_after != 0:
+            raise ValueError(
+                "MaskedSAC needs trajectories: bind OffPolicyLoop.trajectories = @TrajectoryStore, "
+                "or turn off MaskedSAC.use_supervised_loss and MaskGenerator.use_trajectory_info"
+            )
 
     def begin_phase(self, context: TensorDict | None) -> Metrics:
         """Train the encoders and take the supervised steps, if due, on the recent trajectories.
@@ -166,8 +169,7 @@ class MaskedSAC(SAC):
         Raises:
             ValueError: If trajectories are needed and there are none.
         """
-        if context is None and self.needs_trajectories:
-            raise ValueError("MaskedSAC needs trajectories, and got none")
+        self.check_trajectories(context is not None)
         is_open = self.freeze_after is None or self.iteration < self.freeze_after
         self.generating = is_open and self.iteration % self.update_interval == 0
         if self.resample and is_open and not self.generating:

@@ -1,5 +1,6 @@
 """The off-policy regime: warm up, then collect some steps and update some times, for ever."""
 
+import math
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from time import perf_counter
@@ -92,12 +93,7 @@ class OffPolicyLoop:
         sizes = spec.observation_dim, spec.num_tasks, spec.horizon
         self.trajectories = trajectories(*sizes) if trajectories else None
         self._check_batches()
-        if self.trajectories is None and getattr(learner, "needs_trajectories", False):
-            name = type(learner).__name__
-            raise ValueError(
-                f"{name} needs trajectories: bind OffPolicyLoop.trajectories = @TrajectoryStore, "
-                f"or turn off {name}.use_supervised_loss and MaskGenerator.use_trajectory_info"
-            )
+        learner.check_trajectories(self.trajectories is not None)
         keep_freed_memory()
         self.reward_scaler = reward_scaler(spec.num_tasks) if reward_scaler else None
         self.steps_per_iteration, self.log_interval = steps_per_iteration, log_interval
@@ -149,9 +145,10 @@ class OffPolicyLoop:
     @property
     def first_update(self) -> int:
         """Environment steps before the first update."""
-        at_once = self.catch_up and self.warmup_steps
-        iteration = 0 if at_once else self.steps_per_iteration
-        return (self.warmup_steps + iteration) * int(self.spec.num_tasks)
+        wanted = math.ceil(1 / self.ratio) - (self.warmup_steps if self.catch_up else 0)
+        iterations = max(0, math.ceil(wanted / self.steps_per_iteration))
+        steps = self.warmup_steps + iterations * self.steps_per_iteration
+        return steps * int(self.spec.num_tasks)
 
     @property
     def updates(self) -> int:

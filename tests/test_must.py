@@ -363,15 +363,16 @@ def test_invariant_26_all_flags_and_numbers_of_tasks_run(
         learner.begin_phase(None)
 
 
-def test_missing_trajectories_are_an_error() -> None:
-    """Of every learner whose masks ever change and depend on them."""
+def test_missing_trajectories_are_named() -> None:
+    """Where masks ever change and depend on them the message says which binding to add."""
     learner = _must(Dims())
-    assert learner.needs_trajectories
-    with pytest.raises(ValueError, match="needs trajectories"):
-        learner.begin_phase(None)
+    for call in (learner.begin_phase, learner.check_trajectories):
+        with pytest.raises(ValueError, match="OffPolicyLoop.trajectories"):
+            call(None)
+    learner.check_trajectories(True)
     apart = {"use_trajectory_info": False}
-    assert not _must(Dims(), apart, use_supervised_loss=False).needs_trajectories
-    assert not _must(Dims(), freeze_after=0).needs_trajectories
+    _must(Dims(), apart, use_supervised_loss=False).check_trajectories(False)
+    _must(Dims(), freeze_after=0).check_trajectories(False)
 
 
 def test_commit_metrics_equal_a_count_by_hand() -> None:

@@ -108,6 +108,9 @@ class Learner(nn.Module):
         self.weight = nn.Parameter(torch.zeros(2), requires_grad=False)
         self.calls, self.refuse = [], refuse
 
+    def check_trajectories(self, kept):
+        self.kept = kept
+
     def act(self, td, explore):
         assert explore
         return td.set("action", torch.randn(2, 2) * 0.1 + self.weight)
@@ -307,6 +310,22 @@ def test_uniform_warmup_asks_no_policy():
     run(loop, 3)
     actions = torch.stack(loop.replay.rows)
     assert actions.abs().max() <= 1 and actions.std() > 0.3
+
+
+@pytest.mark.parametrize("catch_up", [False, True])
+@pytest.mark.parametrize("warmup", [2, 7])
+@pytest.mark.parametrize("per_step", [0.15, 1.0, 2.5])
+@pytest.mark.parametrize("per_iteration", [1, 4])
+def test_when_the_first_update_comes_and_how_many(catch_up, warmup, per_step, per_iteration):
+    sizes = {"updates_per_step": per_step, "steps_per_iteration": per_iteration}
+    loop = make(catch_up=catch_up, warmup_steps=warmup, **sizes)
+    while not loop.pending:
+        next(loop)
+    assert loop.step == loop.first_update
+    while loop.counts["steps"] < 39 + warmup or loop.pending:
+        next(loop)
+    behind = loop.whole(loop.step, 0.0, 1.0) - loop.updates
+    assert -1e-9 < behind < 1 + per_step * (per_iteration - 1)  # a part; an iteration not yet over
 
 
 def test_refused_updates_in_a_row_stop_the_run():
