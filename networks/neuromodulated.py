@@ -49,7 +49,7 @@ class NeuromodulatedLinear(nn.Module):
         """
         super().__init__()
         check_sizes(in_features=in_features, out_features=out_features)
-        _check(num_modulators, gate)
+        _check_branch(num_modulators, gate)
         self.gate = gate
         self.standard = SharedLinear(in_features, out_features)
         self.modulators = SharedLinear(in_features, num_modulators)
@@ -83,7 +83,7 @@ class NeuromodulatedLinear(nn.Module):
         return sign + (smooth - smooth.detach())  # the difference is exactly zero
 
 
-def _check(num_modulators: int, gate: str) -> None:
+def _check_branch(num_modulators: int, gate: str) -> None:
     check_sizes(num_modulators=num_modulators)
     if gate not in GATES:
         raise ValueError(f"gate must be one of {GATES}, got {gate!r}")
@@ -119,7 +119,7 @@ class NeuromodulatedPolicy(ContextPolicy):
         Raises:
             ValueError: as `ContextPolicy`, or if `num_modulators` is below 1 or `gate` is unknown.
         """
-        _check(num_modulators, gate)  # here, where the error names this class
+        _check_branch(num_modulators, gate)  # here, where the error names this class
         layer = functools.partial(NeuromodulatedLinear, num_modulators=num_modulators, gate=gate)
         super().__init__(observation_dim, action_dim, layer=layer, **context_policy)
 

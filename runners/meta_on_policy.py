@@ -19,8 +19,6 @@ from runners.rollouts import Rollouts, check_draw, check_numbers, returns, succe
 PHASES = ("collect", "adapt", "update")
 TASK_STREAM = (2,)
 """Spawn key of the stream of drawn tasks; the environments' begin with 0 and 1."""
-
-
 MAX_REFUSED = 10
 """Iterations in a row without a finite update after which the run stops."""
 

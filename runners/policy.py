@@ -23,7 +23,7 @@ from envs.suite import Spec
 from runners.evaluation import device_of, untouched_randomness
 from runners.isolation import own_configuration
 from runners.manifest import DamagedError
-from runners.policy_file import read_policy
+from runners.policy_file import check_card, read_policy
 
 Observation = Tensor | NDArray[Any] | Sequence[float]
 
@@ -157,12 +157,7 @@ def load_policy(folder: Path | str, device: str | torch.device = "cpu") -> Polic
         ValueError: the run was not put together by gin.
     """
     state, card = read_policy(folder)
-    for name in ("learner", "sizes"):
-        if name not in card:
-            raise DamagedError(
-                f"{folder}: its card has no {name!r}; write it anew with "
-                "`python -m runners.export RUN`"
-            )
+    check_card(card, folder, learner=dict | None, sizes=dict)
     if card["learner"] is None:
         raise ValueError(
             f"{folder}: the run was not put together by gin, so its card cannot say how; build "

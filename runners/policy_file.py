@@ -78,6 +78,20 @@ def read_card(folder: Path | str) -> dict[str, Any]:
     return dict(card)
 
 
+def check_card(card: dict[str, Any], folder: Path | str, **kinds: Any) -> None:
+    """See that a card has entries of these names and types.
+
+    Raises:
+        DamagedError: it lacks one.
+    """
+    for name, kind in kinds.items():
+        if name not in card or not isinstance(card[name], kind):
+            raise DamagedError(
+                f"{Path(folder) / CARD}: has no {name!r}; write it anew with "
+                "`python -m runners.export RUN`"
+            )
+
+
 def read_policy(folder: Path | str) -> tuple[Any, dict[str, Any]]:
     """Read an exported policy.
 

@@ -17,7 +17,7 @@ from runners.devices import named_device
 from runners.evaluation import Evaluator
 from runners.manifest import DamagedError
 from runners.policy import give
-from runners.policy_file import CARD, read_policy
+from runners.policy_file import CARD, check_card, read_policy
 
 
 class SavedRun:
@@ -120,14 +120,9 @@ class SavedRun:
             )
         try:
             state, card = read_policy(self.folder)
+            check_card(card, self.folder, step=int, versions=dict, config=list)
         except DamagedError as error:
             raise ConfigError(str(error)) from error
-        kinds = {"step": int, "versions": dict, "config": list}
-        for name in (name for name, kind in kinds.items() if not isinstance(card.get(name), kind)):
-            raise ConfigError(
-                f"{self.folder / CARD}: has no {name!r}; write it anew with "
-                "`python -m runners.export RUN`"
-            )
         self.checkpoint, self.config = self.folder, "\n".join(card["config"]) + "\n"
         return card, state
 
