@@ -22,6 +22,7 @@ def drive(parts: Parts, run: RunFolder, signals: Signals, total_steps: int, text
         Whether the end was reached; False after a request to stop.
 
     Raises:
+        ConfigError: the folder was removed meanwhile.
         NonFiniteError: too many updates in a row gave numbers that are not finite.
     """
     loop, evaluator, checkpointer = parts.loop, parts.evaluator, parts.checkpointer
@@ -38,11 +39,14 @@ def drive(parts: Parts, run: RunFolder, signals: Signals, total_steps: int, text
             parts.progress.update(step, metrics, loop.updates)
             _evaluate_if_due(parts, run, signals, text)
             if checkpointer.due(step):
+                run.check_claim()
                 checkpointer.save(step, **parts.state())
         if not signals.requested and evaluator and parts.evaluated["step"] != loop.step:
             _evaluate(parts, run, signals, text)
     except Interruption:
         return False
+    finally:
+        run.check_claim()
     return not signals.requested
 
 
@@ -72,6 +76,7 @@ def _evaluate(parts: Parts, run: RunFolder, signals: Signals, text: str) -> None
     except Interruption:
         evaluator.load_state_dict(before)  # it may have been made, but nobody heard of it
         raise
+    run.check_claim()
     parts.learner.evaluated(evaluator.success)
     parts.evaluated["step"] = step
     parts.progress.update(step, parts.logger.write(step, {**metrics, **_used()}))

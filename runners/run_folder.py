@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from runners.checkpoint_files import remove
 from runners.compatibility import bindings, differences, versions
 from runners.config import ConfigError, file_errors, root
 from runners.files import disk_is_full, write_atomically
-from runners.status import DONE, INTERRUPTED, read_status
+from runners.status import DONE, FAILED, INTERRUPTED, read_status
 
 log = logging.getLogger("absl")
 
@@ -44,6 +44,8 @@ class RunFolder:
         self.path = Path(workdir) / experiment / f"seed_{seed}"
         self.checkpoints = self.path / "checkpoints"
         self.results = self.path / "eval"
+        self._lock: os.stat_result | None = None
+        self._started = False
 
     def check_place(self) -> None:
         """See that the folder is there or can be made, and be written to; changes nothing.
@@ -84,8 +86,7 @@ class RunFolder:
             ConfigError: the folder belongs to something else or may not be read, or `resume` is
                 wrong.
         """
-        there = list(self.path.iterdir()) if self.path.is_dir() else []
-        kept = [p for p in there if not p.name.startswith(".")]  # the lock, and what is written
+        kept = self._visible() if self.path.is_dir() else []
         if resume not in ("auto", "never"):
             self.source(resume)
         if not kept:
@@ -107,19 +108,19 @@ class RunFolder:
                 f"--workdir: {text} cannot be read: {error}; choose another --workdir"
             ) from error
         changed = differences(before, bindings(config))
-        if changed and not override:
+        steps, status = steps_in(self.checkpoints), read_status(self.path) or {}
+        begun = bool(steps) or (status.get("state"), status.get("step")) != (FAILED, 0)
+        if changed and begun and not override:
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             raise ConfigError(
                 f"--workdir: {self.path} holds another configuration ({'; '.join(changed[:3])}"
                 f"{more}); choose another --workdir, or bind Checkpointer.override = True"
             )
-        steps = steps_in(self.checkpoints)
         if (records := self.path / "metrics.jsonl").exists():
             records.open("r+b").close()  # here, not when the run has begun
-        state = (read_status(self.path) or {}).get("state")
-        if state in (DONE, INTERRUPTED) and not steps:
+        if status.get("state") in (DONE, INTERRUPTED) and not steps:
             raise ConfigError(
-                f"--workdir: {self.path} is {state}, and its checkpoints are gone: "
+                f"--workdir: {self.path} is {status['state']}, and its checkpoints are gone: "
                 "it would begin anew and lose its metrics; choose another --workdir"
             )
 
@@ -161,10 +162,13 @@ class RunFolder:
     def claimed(self) -> Iterator["RunFolder"]:
         """Create the folder and keep other processes out of it, until this one ends.
 
+        A ConfigError before `note_start` leaves a new folder empty, for the next attempt.
+
         Raises:
             ConfigError: another process is at work there.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        new = not self._visible()
         with open(self.path / ".lock", "a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -178,7 +182,33 @@ class RunFolder:
                     f"--workdir: {self.path} cannot be locked ({error.strerror}), and two runs "
                     "in one folder would spoil both; choose a --workdir on a file system with locks"
                 ) from error
-            yield self
+            self._lock = os.fstat(lock.fileno())
+            try:
+                yield self
+            except ConfigError:
+                self.check_claim()
+                if new and not self._started:
+                    for written in self._visible():
+                        remove(written)
+                raise
+
+    def _visible(self) -> list[Path]:
+        """What lies there, but for the lock and what is being written."""
+        return [path for path in self.path.iterdir() if not path.name.startswith(".")]
+
+    def check_claim(self) -> None:
+        """See that the claimed folder is still there, before more is written.
+
+        Raises:
+            ConfigError: somebody removed it, or put another in its place.
+        """
+        with suppress(FileNotFoundError):
+            if self._lock is None or os.path.samestat(self._lock, os.stat(self.path / ".lock")):
+                return
+        raise ConfigError(
+            f"--workdir: {self.path} (or its .lock) was removed while this run was writing there; "
+            "start it again"
+        )
 
     def note_config(self, config: str) -> None:
         """Write `config.gin`, unless the run goes on: from then on the folder is this run's."""
@@ -192,6 +222,7 @@ class RunFolder:
         A run that goes on under another configuration (`Checkpointer.override`) is that one's from
         here on: `config.gin` and the facts become those, and the start says what has changed.
         """
+        self._started = True
         path = self.path / "run.json"
         try:
             run = json.loads(path.read_text())

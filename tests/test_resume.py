@@ -473,6 +473,10 @@ def test_a_checkpoint_that_cannot_be_gone_on_with_leaves_no_folder(tmp_path, who
             error = capsys.readouterr().err
             assert said in error and "Traceback" not in error
     assert not (tmp_path / "new").exists()
+    misfit = ["--gin=HIDDEN = (9, 9)", "--gin=Checkpointer.override = True"]
+    assert train.main([*command, *misfit, "--seed=5", f"--resume={other}"]) == 2
+    assert "does not fit in spite of Checkpointer.override" in capsys.readouterr().err
+    assert [path.name for path in folder_of("must", tmp_path / "new").iterdir()] == [".lock"]
 
 
 def test_a_flipped_byte_is_caught_and_the_older_checkpoint_used(tmp_path, whole):

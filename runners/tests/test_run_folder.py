@@ -2,14 +2,17 @@
 
 import errno
 import json
+import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 
 from runners import run_folder
 from runners.config import ConfigError
 from runners.run_folder import RunFolder
+from runners.status import FAILED, write_status
 
 CONFIG = "train.total_steps = 10\n"
 
@@ -31,6 +34,38 @@ def test_only_one_process_may_train_in_a_folder(tmp_path):
     with run.claimed():
         assert "--workdir: another process is training in" in attempt()
     assert attempt() == "in\n"
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_folder_that_was_removed_is_noticed(again, tmp_path):
+    run = RunFolder(tmp_path, "one", 0)
+    with run.claimed():
+        run.check_claim()
+        shutil.rmtree(run.path)
+        with RunFolder(tmp_path, "one", 0).claimed() if again else nullcontext():
+            with pytest.raises(ConfigError, match="was removed while this run was writing"):
+                run.check_claim()
+
+
+def test_a_run_that_never_began_leaves_its_folder_to_the_next(tmp_path):
+    run, other = RunFolder(tmp_path, "one", 0), CONFIG.replace("10", "20")
+    with pytest.raises(ConfigError, match="does not fit"), run.claimed():
+        run.note_config(CONFIG)
+        (run.checkpoints / "step_000000000003").mkdir(parents=True)  # adopted
+        raise ConfigError("does not fit")
+    assert [path.name for path in run.path.iterdir()] == [".lock"]
+    with pytest.raises(ConfigError, match="a part failed"), run.claimed():
+        run.note_config(CONFIG)
+        run.note_start({}, CONFIG)
+        raise ConfigError("a part failed")
+    assert (run.path / "config.gin").exists()
+    with pytest.raises(ConfigError, match="another configuration"):
+        run.check(other, "auto")
+    write_status(run.path, FAILED, step=1)
+    with pytest.raises(ConfigError, match="another configuration"):
+        run.check(other, "auto")
+    write_status(run.path, FAILED, step=0)
+    run.check(other, "auto")
 
 
 def test_a_folder_that_cannot_be_locked_is_no_other_process(tmp_path, monkeypatch):
