@@ -1,5 +1,6 @@
 """What learners offer a loop: `Algorithm`, `MetaAlgorithm`; what they ask of a suite: `Sizes`."""
 
+import warnings
 from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
@@ -58,14 +59,25 @@ class Algorithm(nn.Module, ABC):
 
     grouped = False
     """Whether `update` takes batches `[tasks, rows]` only, with the same number of rows of each."""
+    masked = False
+    """Whether `end_phase` may change the policy by other means than a gradient, as new masks do."""
 
     @property
     def commits(self) -> bool:
-        """Whether the coming `end_phase` changes the policy by other means than a gradient."""
+        """Whether the coming `end_phase` does so; only where `masked`."""
         return False
 
     def check_trajectories(self, kept: bool) -> None:
-        """ValueError if `begin_phase` needs trajectories, and the loop has not `kept` any."""
+        """See that `begin_phase` gets the trajectories it reads: none here, so a warning if `kept`.
+
+        A learner that needs what the loop has not kept raises ValueError.
+        """
+        if kept:
+            warnings.warn(
+                f"OffPolicyLoop.trajectories keeps what {type(self).__name__} does not read; "
+                "bind it to None",
+                stacklevel=2,
+            )
 
     @abstractmethod
     def act(self, td: TensorDict, explore: bool) -> TensorDict:

@@ -74,6 +74,7 @@ class MaskedSAC(SAC):
         **sac: Arguments of `SAC`.
     """
 
+    masked = True
     grouped = True  # masks of a task for all its rows, trajectories of a task beside them
     actor: Any  # a `Maskable`; so are critics, their masks with a leading critic dimension
     generators: Any

@@ -140,6 +140,11 @@ def train(
                 one.check(suite, learner)
     for name in config.unused_bindings():
         logging.warning("%s is bound but nothing reads it; remove it or correct its name", name)
+    if commit_evaluator is not None and not getattr(learner, "masked", True):
+        logging.warning(
+            "train.commit_evaluator evaluates around new masks, and %s has none; bind it to None",
+            type(learner).__name__,
+        )
     first = getattr(parts.loop, "first_update", 0)
     if total_steps < first:
         logging.warning(

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from runners import config, preflight, train
+from runners.evaluation import Evaluator
 from runners.run_folder import RunFolder
 from runners.signals import STOPPING
 
@@ -600,6 +601,29 @@ class TestGoodInput:
         assert train.main(["train", POINT_MASS, *TINY, *arguments]) == 0
         for name in ("GRUMBLE", "x/SAC.discount"):
             assert f"{name} is bound but nothing reads it" in caplog.text
+
+    def test_a_folder_that_is_removed_during_its_run(self, tmp_path, monkeypatch, capsys):
+        evaluate = Evaluator.__call__
+
+        def vandalise(*arguments):
+            shutil.rmtree(tmp_path)
+            return evaluate(*arguments)
+
+        monkeypatch.setattr(Evaluator, "__call__", vandalise)
+        assert train.main(["train", POINT_MASS, *TINY, f"--workdir={tmp_path}"]) == 2
+        assert "was removed while this run was writing there" in capsys.readouterr().err
+        assert not tmp_path.exists()
+
+    def test_parts_that_only_masks_need_are_reported(self, tmp_path, caplog, recwarn):
+        flags = ["--gin_file=gin/networks/mlp.gin", "--gin_file=gin/algorithms/sac.gin", *TINY]
+        assert train.main(["train", POINT_MASS, *flags, f"--workdir={tmp_path / 'swapped'}"]) == 0
+        assert not any("trajectories" in str(warning.message) for warning in recwarn)
+        flags += ["--gin=OffPolicyLoop.trajectories = @TrajectoryStore"]
+        flags += ["--gin=train.commit_evaluator = @commit/Evaluator()"]
+        flags += ["--gin=commit/Evaluator.num_goals = 1"]
+        with pytest.warns(UserWarning, match="OffPolicyLoop.trajectories keeps what SAC does not"):
+            assert train.main(["train", POINT_MASS, *flags, f"--workdir={tmp_path}"]) == 0
+        assert "train.commit_evaluator evaluates around new masks, and SAC has none" in caplog.text
 
     def test_a_run_too_short_for_an_update_is_reported(self, tmp_path, caplog, capsys):
         steps = ["--gin=WARMUP_STEPS = 25", "--gin=STEPS_PER_ITERATION = 10"]
