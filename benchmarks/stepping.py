@@ -8,7 +8,8 @@ mean anything.
 The limit is what all cores together do in MuJoCo alone: each process repeats the controls of a
 recorded episode, five physics steps and one forward pass for each, and no reset; on huge pages, as
 our workers.
-A second table times single steps and repeated resets, one process, upstream's classes and ours.
+Then come shorter windows, in which only the faces of our own vector alternate.
+A last table times single steps and repeated resets, one process, upstream's classes and ours.
 """
 
 import argparse
@@ -171,6 +172,31 @@ def stepping(benchmark: str, rounds: int, cores: int) -> dict[str, float]:
     return {name: STEPS * number / statistics.median(times) for name, times in taken.items()}
 
 
+def faces(benchmark: str, rounds: int, cores: int) -> dict[str, float]:
+    """Face -> how many times as long as arrays alone: median over pairs of 100 vector steps."""
+    vector = MetaWorldSuite(benchmark, workers=cores).vector(seed=0)
+    vector.reset()
+    face = GymVector(vector)
+    windows: dict[str, Callable[[Any], None]] = {
+        "arrays alone": lambda actions: array_window(vector, actions),
+        "gymnasium's face": lambda actions: gymnasium_window(face, actions),
+        "TensorDict": lambda actions: tensordict_window(vector, actions),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in windows}
+    order, shuffled = np.random.default_rng(0), list(windows)
+    for part in range(rounds):
+        order.shuffle(shuffled)
+        actions = np.split(uniform_actions(vector.num_envs), STEPS // 100)[part % (STEPS // 100)]
+        for name in shuffled:
+            taken[name].append(seconds(lambda name=name, actions=actions: windows[name](actions)))
+    vector.close()
+    alone = taken.pop("arrays alone")
+    return {
+        name: statistics.median(time / other for time, other in zip(times, alone, strict=True))
+        for name, times in taken.items()
+    }
+
+
 def singles(rounds: int) -> dict[str, dict[str, float]]:
     """MT10 in one process: microseconds of a step and of a repeated reset, median over rounds."""
     kinds = {"upstream": False, "ours": True}
@@ -203,7 +229,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    report: dict[str, Any] = {"cores": arguments.cores, "stepping": {}}
+    report: dict[str, Any] = {"cores": arguments.cores, "stepping": {}, "faces": {}}
     for benchmark in arguments.benchmarks.split(","):
         rates = stepping(benchmark, arguments.rounds, arguments.cores)
         report["stepping"][benchmark] = rates
@@ -214,6 +240,9 @@ def main() -> None:
         for name, rate in sorted(rates.items(), key=lambda pair: pair[1]):
             share = rate / rates["physics alone"]
             print(f"| {name} | {rate:.0f} | {rate / best:.2f} | {share:.0%} |", flush=True)
+        report["faces"][benchmark] = faces(benchmark, 20 * arguments.rounds, arguments.cores)
+        told = (f"{name} {times:.3f}" for name, times in report["faces"][benchmark].items())
+        print(f"\ntimes as long as arrays alone: {', '.join(told)}", flush=True)
     report["singles"] = singles(arguments.rounds)
     rows = list(report["singles"].items())
     mean = {key: statistics.fmean(row[key] for _, row in rows) for key in rows[0][1]}
