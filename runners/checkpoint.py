@@ -212,7 +212,8 @@ class Checkpointer:
                 except (RuntimeError, ValueError, KeyError) as error:
                     if not changed:
                         raise
-                    why = " ".join(str(error).split())[:200]
+                    missing = "it has no " if isinstance(error, KeyError) else ""
+                    why = missing + " ".join(str(error).split())[:200]
                     raise ConfigMismatch(
                         f"{checkpoint} does not fit in spite of Checkpointer.override: its {name}"
                         f" is of another kind or size ({why}); go back to its configuration"

@@ -249,6 +249,9 @@ def test_an_override_that_cannot_work_is_told_in_a_line(tmp_path):
     with pytest.raises(ConfigMismatch, match="learner is of another kind or size") as caught:
         make(tmp_path, config="a = 2", override=True).restore(learner=torch.nn.Linear(4, 2))
     assert "size mismatch" in str(caught.value) and "\n" not in str(caught.value)
+    make(tmp_path / "2", config="a = 1").save(1, loop={"other": 1})
+    with pytest.raises(ConfigMismatch, match="its loop is .* \\(it has no 'tensor'\\)"):
+        make(tmp_path / "2", config="a = 2", override=True).restore(loop=Counter())
 
 
 def test_exclude_buffer(tmp_path, caplog):
