@@ -5,109 +5,33 @@ derives a class from one of Meta-World's own at run time. Task logic, rewards an
 upstream's code; what it calls is exchanged:
 
 - Upstream's methods run with module globals of their own, in which `np`, `reward_utils` and
-  `Rotation` lead to cheaper functions. Upstream's modules are not touched.
+  `Rotation` lead to the functions of `envs.cheaper`. Upstream's modules are not touched.
 - Bodies, sites, geoms and joints are looked up by name once, see `NamedData`.
 - Step, observation, contact test and reset are written anew. A task's own version of them wins.
 - A reset with a goal that was seen before puts back what the first one led to.
 
-A cheaper function does the same operations in the same order, because every shortcut shows in the
-last bit: x ** 2 is not x * x, a dot product is not a * a + b * b + c * c, and a Python float makes
-float32 of a float32 where a numpy float makes float64. With other versions of the libraries
-`tests/test_sawyer.py` decides whether that still holds; `accelerated=False` does without all this.
+With other versions of the libraries `tests/test_sawyer.py` decides whether it is still the same;
+`accelerated=False` does without all this.
 """
 
 import functools
 import math
-from collections.abc import Callable, Mapping
-from types import CellType, FunctionType, ModuleType
+from collections.abc import Callable
+from types import CellType, FunctionType
 from typing import Any
 
 import mujoco
 import numpy as np
 from metaworld.sawyer_xyz_env import SawyerMocapBase, SawyerXYZEnv
-from metaworld.utils import reward_utils
 from numpy._core.umath import clip as ufunc_clip  # type: ignore[attr-defined]
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from envs import snapshot
-
-try:
-    from scipy.spatial.transform import _rotation_cy as compiled_rotation
-except ImportError:  # private, and not in every version
-    compiled_rotation = None
+from envs.cheaper import CHEAPER
 
 Array = NDArray[Any]
-DOUBLE = np.dtype(np.float64)
 GRIPPER_DOWN = np.array([1.0, 0.0, 1.0, 0.0])
-LONG_TAIL = float(np.sqrt(1 / 0.1 - 1))  # what the sigmoids scale distances by
-GAUSSIAN = float(np.sqrt(-2 * np.log(0.1)))
 ONE = np.float32(1)  # bounds of single precision promote neither kind of action
-
-
-def norm(x: Any, *args: Any, **options: Any) -> Any:
-    """`np.linalg.norm`, by its own path for a vector without the way there."""
-    if type(x) is np.ndarray:
-        if x.strides == (8,) and x.dtype == DOUBLE and not args:
-            if not options or options == {"ord": 2}:
-                return np.float64(math.sqrt(x.dot(x)))
-    elif type(x) is np.float64 and not args and not options:
-        return np.float64(math.sqrt(x * x))
-    return np.linalg.norm(x, *args, **options)
-
-
-def clip(x: Any, low: Any, high: Any, **options: Any) -> Any:
-    """`np.clip`, straight to its ufunc."""
-    if options or not isinstance(x, np.ndarray | np.floating):
-        return np.clip(x, low, high, **options)
-    return ufunc_clip(x, low, high)
-
-
-def hstack(parts: Any) -> Any:
-    """`np.hstack` of vectors or of numbers."""
-    if type(parts) is tuple:
-        kinds = {type(part) for part in parts}
-        if kinds == {np.float64}:
-            return np.array(parts)
-        if kinds == {np.ndarray} and all(part.ndim == 1 for part in parts):
-            return np.concatenate(parts)
-    return np.hstack(parts)
-
-
-def tolerance(
-    x: Any,
-    bounds: tuple[Any, Any] = (0.0, 0.0),
-    margin: Any = 0.0,
-    sigmoid: str = "gaussian",
-    value_at_margin: float = 0.1,
-) -> Any:
-    """`reward_utils.tolerance` in Python floats; what is out of the ordinary goes to upstream's."""
-    lower, upper = bounds
-    if isinstance(x, float) and isinstance(margin, float) and value_at_margin == 0.1:
-        if lower <= x <= upper and margin >= 0:
-            return 1.0
-        if lower <= upper and margin > 0:
-            # np.float64 is a float; its arithmetic is the same but slow.
-            distance = float((lower - x if x < lower else x - upper) / margin)
-            if -1e100 < distance < 1e100:  # else Python raises where numpy warns
-                if sigmoid == "long_tail":
-                    return 1 / ((distance * LONG_TAIL) ** 2 + 1)
-                if sigmoid == "gaussian":  # numpy's exponential is not libm's
-                    return float(np.exp(-0.5 * (distance * GAUSSIAN) ** 2))
-    return reward_utils.tolerance(x, bounds, margin, sigmoid, value_at_margin)  # type: ignore[arg-type]
-
-
-class Frame:
-    """A rotation matrix of MuJoCo's, standing in for a `Rotation`."""
-
-    def __init__(self, matrix: Array) -> None:
-        self._matrix = matrix
-
-    def as_quat(self) -> Any:
-        """Scipy's quaternion, without its proof that the matrix is a rotation."""
-        if compiled_rotation is not None:
-            return compiled_rotation.from_matrix(self._matrix, assume_valid=True)
-        return Rotation.from_matrix(self._matrix).as_quat()
 
 
 class View:
@@ -328,20 +252,6 @@ def accelerate(kind: Any) -> Any:
 def _bare(kind: Any) -> Any:
     made = accelerate(kind)
     return made.__new__(made)
-
-
-def _facade(module: ModuleType, **exchanged: Any) -> ModuleType:
-    facade = ModuleType(module.__name__)
-    vars(facade).update(vars(module), **exchanged)
-    return facade
-
-
-CHEAPER: Mapping[str, Any] = {
-    "np": _facade(np, linalg=_facade(np.linalg, norm=norm), clip=clip, hstack=hstack),
-    "reward_utils": _facade(reward_utils, tolerance=tolerance),
-    "tolerance": tolerance,
-    "Rotation": _facade(ModuleType("Rotation"), from_matrix=Frame),
-}
 
 
 def _rebind(member: Any, globals_of: dict[str, dict[str, Any]]) -> Any:
