@@ -19,12 +19,6 @@ STATE_FORMAT = 1
 LOW, HIGH = np.float32(-1.0), np.float32(1.0)
 
 
-def _rows(values: Mapping[str, NDArray[Any]], number: int) -> TensorDict:
-    """The arrays as tensors `[number, ...]`, by the constructor without checks: half the time."""
-    tensors = {name: torch.from_numpy(value) for name, value in values.items()}
-    return TensorDict._new_unsafe(source=tensors, batch_size=torch.Size([number]))
-
-
 class Vector:
     """Environments that step together, one task each, spoken to in TensorDict.
 
@@ -103,7 +97,10 @@ class Vector:
             "episode" `[n]`.
         """
         names = ("observation", "task_id", "is_init", "episode")
-        return _rows({name: self._arrays[name].copy() for name in names}, self.num_envs)
+        return TensorDict(
+            {name: torch.from_numpy(self._arrays[name].copy()) for name in names},
+            batch_size=[self.num_envs],
+        )
 
     def step(self, td: TensorDict) -> TensorDict:
         """One step of every environment.
@@ -172,7 +169,8 @@ class Vector:
         values |= {name: arrays[f"next_{name}"].copy() for name in told(self._rules)}
         values["observation"] = arrays["next_observation"].copy()
         values["done"] = values["terminated"] | values["truncated"]
-        return _rows(values, self.num_envs)
+        tensors = {name: torch.from_numpy(value) for name, value in values.items()}
+        return TensorDict(tensors, batch_size=[self.num_envs])
 
     def assign(self, tasks: Sequence[Task]) -> None:
         """New tasks, as many as environments, each in effect from its next episode on.

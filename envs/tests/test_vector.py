@@ -46,21 +46,6 @@ def test_keys_shapes_and_types():
         assert td["next", "valid"].all() and not vector.current()["is_init"].any()
 
 
-def test_what_is_made_without_checks_is_like_any_other_tensordict():
-    with PointMassSuite(3).vector() as vector:
-        td = vector.reset()
-        td["action"] = torch.full((3, 2), 0.5)
-        out = vector.step(td)
-        checked = TensorDict.from_dict(out.to_dict(), batch_size=[3])
-        for one, other in ((out, checked), (out["next"], checked["next"])):
-            assert (one == other).all() and one.keys() == other.keys()
-            assert (one.device, one.names, one.is_locked) == (other.device, other.names, False)
-            with pytest.raises(RuntimeError):
-                one["wrong"] = torch.zeros(2)
-        both = torch.stack([out, checked.clone()])
-        assert both.shape == (2, 3) and (both[0] == both[1]).all()
-
-
 def test_same_seed_same_trajectory_and_purposes_differ(rollout, same):
     suite = PointMassSuite(2)
 
