@@ -157,7 +157,7 @@ class LatentSAC(nn.Module):
             then = self.actor(view(after["observation"], following))
             value = self.target(then)["state_action_value"].amin(-1)
             soft = value - alpha * then["action_log_prob"]
-            y = reward + self.discount * (~terminated) * soft
+            y = reward + (~terminated) * (self.discount * soft)
         seen = view(batch["observation"], latent).set("action", batch["action"])
         q: Tensor = self.critic(seen)["state_action_value"]
         return q, (q - y.unsqueeze(-1)).square().mean(0).sum()

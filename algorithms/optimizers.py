@@ -1,7 +1,7 @@
 """Optimizers known to gin, and `ClippedOptimizer`: one step of one group of parameters."""
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import gin
@@ -50,15 +50,19 @@ class ClippedOptimizer:
         Returns:
             The norm before clipping, largest over members, and 1.0 if the step was refused.
         """
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        moved = [(p, p.grad) for p in self.parameters if p.grad is not None]
+        gradients = [gradient for _, gradient in moved]
         norms = [torch.linalg.vector_norm(g.reshape(self.members, -1), dim=1) for g in gradients]
         norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
         scale = (self.max_norm / (norm + 1e-6)).clamp(max=1.0)
+        clipped: Sequence[Tensor]
+        # Not in place: gradients of one backward pass may share memory, and would shrink twice.
         if self.members == 1:
-            torch._foreach_mul_(gradients, scale.squeeze(0))
+            clipped = torch._foreach_mul(gradients, scale.squeeze(0))
         else:
-            for gradient in gradients:
-                gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)))
+            clipped = [g * scale.view(-1, *[1] * (g.ndim - 1)) for g in gradients]
+        for (parameter, _), gradient in zip(moved, clipped, strict=True):
+            parameter.grad = gradient
         refused = (~torch.isfinite(norm).all()).float()
         self.optimizer.found_inf = refused  # type: ignore[attr-defined]
         self.optimizer.step()

@@ -276,7 +276,7 @@ class PEARL(OffPolicyMetaAlgorithm):
                 entropy = -self.log_alpha.exp() * policy["action_log_prob"]
                 value = self._q(self.target, observation, z, policy["action"]).amin(-1) + entropy
             reward, terminated = (after[key].squeeze(-1) for key in ("reward", "terminated"))
-            y: Tensor = self.reward_scale * reward + self.discount * (~terminated) * value
+            y: Tensor = self.reward_scale * reward + (~terminated) * (self.discount * value)
         return y
 
     def _q(self, critic: Any, observation: Tensor, z: Tensor, action: Tensor) -> Tensor:

@@ -277,7 +277,7 @@ class SAC(Algorithm):
                 extra = _detached(critic_extra)
                 value = _q(self.target, then_target, task, after["action"], extra).amin(-1)
                 soft = value - alpha * after["action_log_prob"]
-                y = reward + self.discount * (~terminated) * soft
+                y = reward + (~terminated) * (self.discount * soft)
             q = _q(self.critic, now, task, batch["action"], critic_extra)
         weight = self._weights()[task].unsqueeze(-1)
         losses = (weight * (q - y.unsqueeze(-1)).square()).flatten(0, -2)
