@@ -26,7 +26,8 @@ class OffPolicyLoop:
     vector steps since the warm-up `floor(updates_per_step * s)` updates have been made, so a
     fractional ratio adds up exactly. With `catch_up` the steps of the warm-up count too, and it
     ends with the updates due for them. `begin_phase` and `end_phase` of the learner surround the
-    updates of an iteration. Between any two yields the state may be saved, and restored exactly.
+    updates of an iteration; the learner does not hear of one in which no update is due. Between any
+    two yields the state may be saved, and restored exactly.
 
     Args:
         suite: the tasks; its environments are built at the first step, not before.
