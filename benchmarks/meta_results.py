@@ -51,9 +51,9 @@ published ones ([CAVIA](../methods/cavia.md)), but for the half-cheetah's: hidde
 tasks, 10 episodes, 150 iterations. One process with one thread for each run (`OMP_NUM_THREADS=1`);
 minutes are its processor time, evaluations included, on a virtual machine with two cores of an AMD
 EPYC, on which other work ran. A seed gives the same numbers on the same processor only: where sums
-are rounded in another way, runs of this length come apart. That goes for versions of the code too:
-the runs of CAVIA and of soft gates on 2D navigation are newer than the others, and their products
-are put together in another way, which is faster.
+are rounded in another way, runs of this length come apart, and versions of the code round in
+another way: under an earlier one the same seeds of CAVIA, soft gates and MAML on 2D navigation
+ended, on 1000 tasks, with -15.8, -11.8 and -11.2 after four steps.
 
 {commands}
     python -m runners.evaluate runs/cavia_navigation/seed_42 --tasks=1000 --seed=1
@@ -82,14 +82,18 @@ judged on more tasks where there are some, since 20 may lie near the start or fa
 there pays -38.3 on average, a hundred times the mean distance). The last one comes from MAML, which
 moves all weights and halves its step after the first; CAVIA's is as long each time, and is trained
 for the first alone. MAML's authors print -40.4, -11.7, -3.3: theirs with this loop, and with all
-else as for CAVIA (a discount of 0.95), comes to about the expectation, and stays short of those
-figures.
+else as for CAVIA (a discount of 0.95), stays short of that, and of the expectation; under an
+earlier version the same seed met it, with -9.7 after two steps.
 
 On the CT-graph success was to be above 0.6 after one step and above 0.8 after four, plain CAVIA
 perhaps below. There runs reach 1.00 early, and some lose it: their policy before adaptation no
 longer visits all four leaves, and nothing tells it of a goal at the others, whose returns in
 `eval/501.json` are 0 before and after (0.45 is two leaves, 0.70 three). The authors' test scripts
-name iterations 350, 250 and 50 of 500 as best for CAVIA. On the half-cheetah one step was to help.
+name iterations 350, 250 and 50 of 500 as best for CAVIA.
+
+On the half-cheetah one step was to help; here as on 2D navigation by 5. Seed 378 has not begun to
+learn by its last iteration. Gone on with to 300 (`ITERATIONS = 300`), it begins after 225 and ends
+with -23.7, -13.7 and -3.3.
 
 {verdicts}
 """
@@ -204,7 +208,7 @@ def expectations(
         yield "500: after 1 > 0.6", f"{end[1]:.2f}", end[1] > 0.6
         yield "500: after 4 > 0.8", f"{end[4]:.2f}", end[4] > 0.8
     else:
-        yield "after 1 > before", f"{end[0]:.1f}, {end[1]:.1f}", end[1] > end[0]
+        yield "after 1 > before, 5 better", f"{end[0]:.1f}, {end[1]:.1f}", end[1] - end[0] >= 5
 
 
 def main() -> None:
