@@ -60,11 +60,15 @@ class Studio:
         suite: of the task.
         task: what is played.
         seed: of all that is random in the environment.
+
+    Attributes:
+        reward: of the last step; None at the beginning of an episode.
     """
 
     def __init__(self, suite: Any, task: Any, seed: int = 0) -> None:
         self.suite, self.task, self.seed = suite, task, seed
         self.environment = suite.build((task,))(task)
+        self.reward: float | None = None
 
     def play(self, goal: int, act: Act) -> Episode:
         """Play one episode with a goal of the task."""
@@ -112,6 +116,7 @@ class Studio:
     def _begin(self, goal: int) -> NDArray[np.float32]:
         generator = self.suite.seeds(1, self.seed, "evaluation")[0].generator()
         observation, _ = self.environment.reset(options={"goal": goal, "rng": generator})
+        self.reward = None
         return np.asarray(observation, np.float32)
 
     def _step(
@@ -121,8 +126,9 @@ class Studio:
         observation, reward, ended, cut, info = self.environment.step(action.copy())
         broken = info.get("unstable", False) or not np.isfinite(observation).all()
         success = bool(info["success"]) and not broken
+        self.reward = float(reward)
         over = ended or cut or broken or success or count >= self.suite.spec.horizon
-        return np.asarray(observation, np.float32), float(reward), bool(over), success
+        return np.asarray(observation, np.float32), self.reward, bool(over), success
 
 
 def policy_act(learner: Any, task: Any, explore: bool = False, latent: Any = None) -> Act:

@@ -215,7 +215,7 @@ class PosteriorEvaluator(RolloutEvaluator):
         scores: list[list[Tensor]] = []
         while bool((active := collected < self.steps).any()):
             if len(seen) >= self.prior_episodes:
-                latents = learner.adapt(self._context(seen, generator), latents)
+                latents = learner.adapt(self.context(seen, generator), latents)
             elif seen:
                 latents = learner.prior(len(tasks)).to(device)
             experience = rollouts.collect(learner, tasks, latents["latent"], explore=False)
@@ -235,10 +235,10 @@ class PosteriorEvaluator(RolloutEvaluator):
         """Its mean and variance, without a trace in the evaluation."""
         with untouched_randomness(self.seed):
             generator = torch.Generator().manual_seed(self.seed)
-            told = learner.adapt(self._context(seen, generator), latents)
+            told = learner.adapt(self.context(seen, generator), latents)
         return [told["mean"], told["variance"]]
 
-    def _context(self, seen: list[TensorDict], generator: torch.Generator) -> TensorDict:
+    def context(self, seen: list[TensorDict], generator: torch.Generator) -> TensorDict:
         """What the posterior is inferred from, `[tasks, transitions]`, perhaps with "mask"."""
         flat = [part.flatten(1, 2) for part in seen]
         whole: TensorDict = torch.cat(flat, 1)

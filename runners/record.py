@@ -7,7 +7,8 @@
 
 The last shows the tasks of a gin file, under random actions. Files are RUN/videos/
 step_<step>_<task>_<success or failure>.mp4 and step_<step>_sheet.png. Of each task some episodes
-are played, with goals in turn, until there are both; those two are filmed. Simulators need OpenGL:
+are played, with goals in turn, until there are both; those two are filmed. Of a learner that adapts
+between episodes it is one episode before and one after, on a test task. Simulators need OpenGL:
 the back end is what MUJOCO_GL names, EGL or OSMesa, the first that works. Without a graphics device
 a picture of 480x480 takes 0.1 s or more.
 
@@ -71,7 +72,8 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_integer(
         "adaptations",
         None,
-        "Of a meta-learner: adaptation steps before the second film of a task, as in the run.",
+        "Of a learner that adapts between episodes: how often before the second film of a task; "
+        "as in the run's evaluations.",
         lower_bound=1,
         flag_values=values,
     )
@@ -118,7 +120,7 @@ def main(argv: Sequence[str]) -> int:
             every=values.every,
             size=values.size,
             sheet_only=values.sheet_only,
-            adaptations=values.adaptations,
+            adapted=values.adaptations,
             seed=values.seed,
         )
     except config.ConfigError as error:

@@ -6,7 +6,7 @@ import importlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ import gin
 from runners import config, rendering
 from runners.config import ConfigError
 from runners.contact_sheet import write_contact_sheet
-from runners.evaluation import device_of, evaluating, untouched_randomness
+from runners.evaluation import evaluating, untouched_randomness
 from runners.filming import Act, Episode, Film, Studio, one_of_each, policy_act, random_act
-from runners.rollouts import Rollouts
+from runners.meta_filming import WindowAct, adaptations, before_and_after
+from runners.regimes import ON_POLICY, POSTERIOR, WINDOW, regime
 from runners.saved_run import SavedRun
 from runners.video import write_video
 
@@ -84,14 +85,14 @@ def record(
     every: int = 0,
     size: int = 480,
     sheet_only: bool = False,
-    adaptations: int | None = None,
+    adapted: int | None = None,
     seed: int = 0,
     say: Callable[[str], None] = print,
 ) -> list[Path]:
     """Film each task, a success and a failure where there are both; then draw the contact sheet.
 
-    A meta-learner is filmed before and after adaptation, on a task of each name that it may not
-    have seen (of the split that its evaluator names last).
+    A learner that adapts is filmed on a task of each name that it may not have seen (of the split
+    that its evaluator names last), and before and after, if it adapts between episodes.
 
     Args:
         source: who acts, and where.
@@ -101,7 +102,8 @@ def record(
         every: steps between two pictures; 0 for 20 pictures a second.
         size: width and height of a video.
         sheet_only: no videos.
-        adaptations: of a meta-learner; as in its evaluations if None.
+        adapted: how often, of a learner that adapts between episodes; as in its evaluations if
+            None.
         seed: of environments and random actions.
         say: is told each file, as it is written.
 
@@ -115,9 +117,12 @@ def record(
     """
     folder = folder or source.folder or Path("videos")
     chosen = _chosen(source, tasks)
-    meta = hasattr(source.learner, "adapt")
-    if adaptations is not None and not meta:
-        raise ConfigError("--adaptations: this run has no meta-learner; leave the flag out")
+    count = adaptations(source.suite, source.learner, source.evaluator)
+    if adapted is not None and not count:
+        raise ConfigError(
+            "--adaptations: this run's learner does not adapt between episodes; leave the flag out"
+        )
+    count = adapted or count
     _prepare(source.suite, chosen[0], say)
     writing = functools.partial(config.file_errors, f"--to={folder}", "choose another folder")
     with writing():  # before hours are played
@@ -132,8 +137,8 @@ def record(
             studio = Studio(source.suite, task, seed)
             try:
                 played = (
-                    _before_and_after(source, studio, adaptations, seed)
-                    if meta
+                    before_and_after(source.learner, source.evaluator, studio, count, seed)
+                    if count
                     else _both(source, studio, episodes, seed)
                 )
                 for number, (mark, episode) in enumerate(played):
@@ -145,14 +150,14 @@ def record(
                         files.append(path)
                         seconds = time.perf_counter() - begin
                         say(f"{path}  ({len(episode.actions)} steps, {seconds:.0f} s)")
-                    if number == (len(played) - 1 if meta else 0):
+                    if number == (len(played) - 1 if count else 0):
                         shown.append(studio.film(episode, size, pictures=SHEET_PICTURES))
             finally:
                 studio.close()
     path = folder / f"{source.prefix}_sheet.png"
     title = source.title
-    if meta:
-        title += f", adapted {adaptations or source.evaluator.adaptations} times"
+    if count:
+        title += f", adapted {count} times"
     with writing():
         files.append(write_contact_sheet(path, shown, title))
     say(str(path))
@@ -160,8 +165,11 @@ def record(
 
 
 def _chosen(source: Source, names: Sequence[str]) -> list[Any]:
-    meta = hasattr(source.learner, "adapt")
-    split = source.evaluator.splits[-1] if meta else "train"
+    fit, split = regime(source.learner), "train"
+    if fit in (ON_POLICY, POSTERIOR):
+        split = source.evaluator.splits[-1]
+    elif fit is WINDOW:
+        split = source.evaluator.runs[-1].split("/")[0]
     known = {task.name: task for task in source.suite.tasks(split)}
     for name in names:
         if name not in known:
@@ -198,39 +206,19 @@ def _both(source: Source, studio: Studio, episodes: int, seed: int) -> list[tupl
     if not explore:
         goals = goals[: len(studio.task.goals)]  # again would be the same again
     with evaluating(source.learner):
-        act = policy_act(source.learner, studio.task, explore)
+        if regime(source.learner) is WINDOW:
+            act: Act = WindowAct(source.learner, source.evaluator, studio, explore)
+        else:
+            act = policy_act(source.learner, studio.task, explore)
         return [("", one) for one in one_of_each(studio, goals, act)]
-
-
-def _before_and_after(
-    source: Source, studio: Studio, adaptations: int | None, seed: int
-) -> list[tuple[str, Episode]]:
-    """An episode with the prior, and one after some adaptations, with the task's first goal."""
-    learner, evaluator = source.learner, source.evaluator
-    task = replace(studio.task, goals=studio.task.goals[:1])
-    count = evaluator.adaptations if adaptations is None else adaptations
-    rollouts = Rollouts(
-        source.suite, 1, evaluator.episodes, at_once=1, seed=seed, purpose="evaluation"
-    )
-    marked = []
-    try:
-        with evaluating(learner):
-            latent = learner.prior(1).to(device_of(learner))
-            for number in range(count + 1):
-                if number in (0, count):
-                    act: Act = policy_act(learner, task, True, latent["latent"])
-                    marked.append((f"_adapted-{number}", studio.play(task.goals[0], act)))
-                if number < count:
-                    experience = rollouts.collect(learner, (task,), latent["latent"])
-                    latent = learner.adapt(experience, latent)
-    finally:
-        rollouts.close()
-    return marked
 
 
 def _explores(learner: Any, evaluator: Any) -> bool:
     """Whether actions are sampled, as in the run's evaluations."""
-    return hasattr(learner, "adapt") or bool(getattr(evaluator, "explore", False))
+    fit = regime(learner)
+    if fit is WINDOW:
+        return bool(evaluator.runs[-1].endswith("stochastic"))
+    return fit is ON_POLICY or bool(getattr(evaluator, "explore", False))
 
 
 def _again(goals: Sequence[int]) -> Iterator[int]:

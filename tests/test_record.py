@@ -14,9 +14,12 @@ import pytest
 import torch
 
 from runners import record, recording, rendering, train, video_recorder
+from runners.evaluation import evaluating
 from runners.filming import Episode, Studio, one_of_each, policy_act
+from runners.meta_filming import WindowAct
 from runners.rendering import RenderingError
 from runners.saved_run import SavedRun
+from runners.window_rollouts import WindowRollouts
 
 for library in ("imageio_ffmpeg", "PIL"):
     pytest.importorskip(library, reason="needs polytask-runners[record]")
@@ -124,7 +127,7 @@ def test_wrong_input_is_one_line_and_2(run, tmp_path, capsys, monkeypatch):
         ((run, "--size=10000000"), ["size", "4096"]),
         ((run, "--every=-1"), ["every"]),
         ((run, f"--seed={2**63}"), ["--seed", f"{2**63 - 1}]"]),
-        ((run, "--adaptations=2"), ["--adaptations", "no meta-learner"]),
+        ((run, "--adaptations=2"), ["--adaptations", "does not adapt between episodes"]),
         ((run, suite), ["not both"]),
         ((suite,), ["--to is missing"]),
         ((suite, f"--to={tmp_path}", "--checkpoint=3"), ["--checkpoint"]),
@@ -261,6 +264,60 @@ def test_a_meta_learner_is_filmed_before_and_after_adaptation(tmp_path, capsys):
         "step_000000000001_half-cheetah-direction_adapted-1_episode.mp4",
         "step_000000000001_sheet.png",
     ]
+
+
+WINDOWS = {"INFERENCE_STEPS": 2, "INFERENCE_BATCH": 8, "POLICY_STEPS": 2}
+POSTERIORS = {"UPDATES": 2, "INITIAL_STEPS": 40, "POSTERIOR_STEPS": 20, "EVALUATION_STEPS": 60}
+
+
+def inferring(folder, name, bindings):
+    """A run of a learner that infers the direction of half-cheetahs."""
+    values = {"ITERATIONS": 1, "HORIZON": 20, "BATCH_SIZE": 8, "HIDDEN": (8, 8)}
+    values |= {"Logger.tensorboard": False, **bindings}
+    given = [f"--gin={key} = {value}" for key, value in values.items()]
+    given += [f"--gin_file=gin/quick/{name}.gin", f"--workdir={folder}"]
+    assert train.main(["train", "--seed=4", *given]) == 0
+    return folder / name / "seed_4"
+
+
+def test_what_a_window_shows_is_inferred_as_in_an_evaluation(tmp_path):
+    """Both begin with the same random stream, so that the same episode comes of it."""
+    saved = SavedRun(inferring(tmp_path, "tigr_cheetah_direction", WINDOWS))
+    task, evaluator = saved.suite.each("test")[0], saved.evaluator()
+    studio = Studio(saved.suite, task)
+    rollouts = WindowRollouts(saved.suite, 1, evaluator.window, purpose="evaluation")
+    with evaluating(saved.learner):
+        wanted = rollouts.run(saved.learner, [task], explore=False)
+        act = WindowAct(saved.learner, evaluator, studio, explore=False)
+        played = [studio.play(task.goals[0], act) for _ in range(2)]
+    rollouts.close()
+    studio.close()
+    for episode in played:
+        assert np.array_equal(np.stack(episode.actions), wanted["action"][0, 0].numpy())
+
+
+@pytest.mark.gl
+@pytest.mark.parametrize(
+    ("name", "bindings", "marks"),
+    [
+        ("pearl_cheetah_direction", POSTERIORS, ["_adapted-0", "_adapted-1"]),
+        ("tigr_cheetah_direction", WINDOWS, [""]),
+    ],
+)
+def test_learners_that_infer_are_filmed(name, bindings, marks, tmp_path):
+    """Before and after adaptation, or while it goes on."""
+    try:
+        rendering.choose()
+    except RenderingError as error:
+        pytest.skip(str(error))
+    run = inferring(tmp_path, name, bindings)
+    assert call(run, "--size=32", "--every=10") == 0
+    films = sorted(path.stem for path in (run / "videos").glob("*.mp4"))
+    step = "step_000000000001"
+    goals = ("forward", "backward") if marks == [""] else ("",)
+    assert films == sorted(
+        f"{step}_direction{goal and '_' + goal}{mark}_episode" for goal in goals for mark in marks
+    )
 
 
 @pytest.mark.gl
