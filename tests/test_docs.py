@@ -178,14 +178,13 @@ def test_every_verb_in_a_notebook(tmp_path, monkeypatch, capsys):
         assert callable(getattr(importlib.import_module(place), name))
 
 
-def test_a_method_is_added_from_outside(tmp_path):
-    """The files and commands of the walk-through, in a folder of their own, with fewer steps."""
-    for title, text in blocks("add_a_method.md"):
+def run_walk_through(page, folder):
+    """Write the files of a page into a folder and run its commands there, with fewer steps."""
+    for title, text in blocks(page):
         if title:
-            (tmp_path / title).parent.mkdir(exist_ok=True)
-            (tmp_path / title).write_text(text)
-    commands = [line for _, text in blocks("add_a_method.md", "sh") for line in text.splitlines()]
-    assert len(commands) == 4 and sum("runners.train" in line for line in commands) == 3
+            (folder / title).parent.mkdir(exist_ok=True)
+            (folder / title).write_text(text)
+    commands = [line for _, text in blocks(page, "sh") for line in text.splitlines()]
     before = _tree()
     for command in commands:
         program, *words = shlex.split(command)
@@ -193,7 +192,7 @@ def test_a_method_is_added_from_outside(tmp_path):
         tiny = [f"--gin={line}" for line in TINY] if "runners.train" in words else []
         done = subprocess.run(
             [sys.executable, *words, *tiny],
-            cwd=tmp_path,
+            cwd=folder,
             env=environment(),
             capture_output=True,
             text=True,
@@ -201,6 +200,22 @@ def test_a_method_is_added_from_outside(tmp_path):
         assert done.returncode == 0, done.stderr
         assert "nothing reads it" not in done.stderr
     assert _tree() == before  # Polytask's own files are as they were
+    return commands
+
+
+def test_tasks_are_added_from_outside(tmp_path):
+    """The suite of the page trains in workers, and its simulator keeps what was promised."""
+    assert len(run_walk_through("add_tasks.md", tmp_path)) == 3
+    run = tmp_path / "runs/mtsac_pendulums/seed_0"
+    assert json.loads((run / "status.json").read_text())["state"] == "DONE"
+    [result] = (run / "eval").glob("evaluate_*.json")
+    assert json.loads(result.read_text())["protocol"]["gravities"] == [2.0, 4.0]
+
+
+def test_a_method_is_added_from_outside(tmp_path):
+    """The files and commands of the walk-through, in a folder of their own, with fewer steps."""
+    commands = run_walk_through("add_a_method.md", tmp_path)
+    assert len(commands) == 4 and sum("runners.train" in line for line in commands) == 3
     for name, parts in {"gain": ("GainMLP", "SAC"), "ddpg": ("GainMLP", "DDPG")}.items():
         run = tmp_path / f"runs/{name}_point_mass/seed_0"
         assert json.loads((run / "status.json").read_text())["state"] == "DONE"
