@@ -3,6 +3,7 @@
 import psutil
 
 from runners import preflight
+from runners.evaluation_results import warn_of_broken
 from runners.parts import Parts
 from runners.run_folder import RunFolder
 from runners.signals import Interruption, Signals
@@ -77,6 +78,7 @@ def _evaluate(parts: Parts, run: RunFolder, signals: Signals, text: str) -> None
         evaluator.load_state_dict(before)  # it may have been made, but nobody heard of it
         raise
     run.check_claim()
+    warn_of_broken(metrics)
     parts.learner.evaluated(evaluator.success)
     parts.evaluated["step"] = step
     parts.progress.update(step, parts.logger.write(step, {**metrics, **_used()}))

@@ -8,7 +8,7 @@ from typing import Any
 
 from runners import config
 from runners.config import ConfigError
-from runners.evaluation_results import Table
+from runners.evaluation_results import Table, warn_of_broken
 from runners.saved_run import SavedRun
 
 LATENTS = ("PosteriorEvaluator.latents", "WindowEvaluator.latents")
@@ -116,6 +116,7 @@ def evaluate(
         metrics = evaluator(saved.suite, saved.learner)
     finally:
         evaluator.close()
+    warn_of_broken(metrics)
     result = evaluator.result(saved.step, saved.suite, metrics)
     name = f"evaluate_{saved.step}"
     for what, number in (("tasks", tasks), ("episodes", episodes)):

@@ -83,6 +83,16 @@ def write_result(folder: Path | str, name: str, result: dict[str, Any]) -> Path 
     return path
 
 
+def warn_of_broken(metrics: Mapping[str, float]) -> None:
+    """Say that episodes were left out, which the scores alone do not show."""
+    if broken := metrics.get("eval/broken_episodes"):
+        log.warning(
+            "%d episodes of this evaluation do not count: a simulator broke down in them, or gave "
+            "numbers that are not finite (eval/broken_episodes)",
+            broken,
+        )
+
+
 def _strict(value: Any) -> Any:
     """The same with None, JSON's null, for every nan and infinity, which JSON does not have."""
     if isinstance(value, float) and not math.isfinite(value):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from envs.plane import PointMass
 from runners import config, evaluate, evaluation_results, saved_run
 from runners.checkpoint import Checkpointer
 from runners.saved_run import SavedRun
@@ -235,3 +236,17 @@ def test_help_is_quick_and_loads_no_torch():
     assert not {"torch", "metaworld", "gin"} & {
         line.split("|")[-1].strip() for line in done.stderr.splitlines()
     }
+
+
+def test_episodes_whose_simulator_broke_down_are_told(run, monkeypatch, caplog):
+    """The scores leave them out, and by themselves would not show it."""
+    step = PointMass.step
+
+    def unstable(environment, action):
+        *outcome, info = step(environment, action)
+        return *outcome, {**info, "unstable": True}
+
+    assert evaluate.main(["evaluate", str(run)]) == 0 and "do not count" not in caplog.text
+    monkeypatch.setattr(PointMass, "step", unstable)
+    assert evaluate.main(["evaluate", str(run)]) == 0
+    assert "8 episodes of this evaluation do not count" in caplog.text
