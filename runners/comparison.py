@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from runners import aggregates
 from runners.aggregates import Estimate, Statistic
-from runners.config import ConfigError, closest
+from runners.config import ConfigError
+from runners.config_messages import closest
 from runners.figures import Line
 from runners.recorded_runs import EVALUATION, Curve, Method, Tag
 from runners.result_tables import Result, with_seeds

@@ -7,7 +7,6 @@ error is one line with a fix, and bindings nothing read are listed.
 
 import contextlib
 import difflib
-import inspect
 import os
 import re
 import tokenize
@@ -19,11 +18,11 @@ from typing import Any
 import gin
 from gin import config as gin_config
 
+from runners.config_messages import MISUSE, building_error, explain
 from runners.config_types import type_errors
+from runners.ownership import place_in_users_code
 
 _FLAG = "--gin_bindings="
-_MISUSE = (TypeError, KeyError, AttributeError, AssertionError)
-"""What a part raises that is given something other than it expects; if gin called it."""
 _parsed: list[str] = []
 
 
@@ -34,8 +33,10 @@ class ConfigError(Exception):
     """
 
     def line(self) -> str:
-        """The message without what gin appends on the way up."""
-        return str(self).splitlines()[0]
+        """The message without what gin appends, with the place in the user's code it came from."""
+        first = str(self).splitlines()[0]
+        place = place_in_users_code(self.__cause__) if self.__cause__ else ""
+        return f"{first} ({place})" if place else first
 
 
 def root() -> Path:
@@ -74,9 +75,22 @@ def parse(
     # Not locked behind it: in a notebook modules are imported, and so registered, later as well.
     with _translated("configuration"), gin.unlock_config():
         gin.finalize()
+    _complete_references()
     for message in type_errors():
         raise ConfigError(message)
     _parsed[:] = [str(file) for file in files]
+
+
+def _complete_references() -> None:
+    """Spell out what became ambiguous since it was read, so that the text of it can be read again.
+
+    A file of Polytask's says `@MLP`; then a module of the user's with another MLP was imported.
+    """
+    for reference in gin_config.iterate_references(gin_config._CONFIG):
+        if len(gin_config._REGISTRY.matching_selectors(reference.selector)) > 1:
+            reference._selector = gin_config._REGISTRY.minimal_selector(
+                reference.configurable.selector
+            )
 
 
 def seed_bindings(seed: int) -> list[str]:
@@ -145,12 +159,12 @@ def config_errors(before: Callable[..., Any] | None = None) -> Iterator[None]:
         yield
     except ConfigError:
         raise
-    except (ValueError, RuntimeError, MemoryError, ImportError, *_MISUSE) as error:
+    except (ValueError, RuntimeError, MemoryError, ImportError, *MISUSE) as error:
         body = getattr(before, "__wrapped__", None)
         frames = traceback.walk_tb(error.__traceback__)
         if body is not None and any(frame.f_code is body.__code__ for frame, _ in frames):
             raise
-        if (line := _building_error(error)) is None:
+        if (line := building_error(error)) is None:
             raise
         raise ConfigError(line) from error
 
@@ -165,35 +179,6 @@ def file_errors(said_by: str, fix: str) -> Iterator[None]:
         raise ConfigError(f"{said_by}: {place}{error.strerror or error}; {fix}") from error
 
 
-def _building_error(error: Exception) -> str | None:
-    """What is wrong in one line, None if it is not the configuration."""
-    text = str(error)
-    first = text.splitlines()[0] if text else type(error).__name__
-    missing = re.match(r"Required bindings for `(.+)` not provided in config: (.+)", first)
-    if missing:
-        return (
-            f"{missing[1]} needs {missing[2]}, which nothing binds; "
-            "include the gin file of that part or bind it"
-        )
-    calls = re.findall(r"In call to configurable '(\w+)'", text)
-    prefix = f"{calls[0]}: " if calls and calls[0] not in first else ""
-    if isinstance(error, MemoryError) or "allocate" in first or "out of memory" in first:
-        size = re.search(r"allocate (\d+) bytes", text)
-        asked = f" ({int(size[1]) / 2**30:.0f} GiB asked for)" if size else ""
-        fix = "REPLAY_CAPACITY (TaskReplay.capacity) or the networks' sizes"
-        if calls and calls[0].endswith("Suite"):
-            fix = "the sizes that are bound to it"
-        return f"{prefix}not enough memory{asked}; lower {fix}"
-    if factory := re.match(r"(\w+)\.__init__\(\) missing \d+ required positional", first):
-        return f"{first}; to be called later it is bound without parentheses: @{factory[1]}"
-    by_calls = isinstance(error, (RuntimeError, *_MISUSE)) and bool(calls)
-    if isinstance(error, AttributeError | AssertionError) and by_calls:
-        return f"{prefix}{first}; correct what is bound to {calls[0]}"
-    if isinstance(error, ValueError) or by_calls:
-        return f"{prefix}{first}"
-    return None
-
-
 def _check_file(
     name: str, places: Sequence[Path], said_by: str, within: tuple[Path, ...] = ()
 ) -> Path:
@@ -204,6 +189,11 @@ def _check_file(
     with file_errors(said_by, "see that it may be read, or check the path or --gin_search_path"):
         found = next((place / name for place in places if (place / name).is_file()), None)
     if found is None:
+        if within and (within[-1].parent / name).is_file():
+            raise ConfigError(
+                f"{said_by}: no file '{name}', though it lies beside that file: includes start "
+                f"from the current folder; add --gin_search_path={within[-1].parent}"
+            )
         near = {p.name: p for place in places for p in (place / name).parent.glob("*.gin")}
         near = {name: path for name, path in near.items() if path.is_file()}
         near |= {p.name: p for p in (root() / "gin").rglob("*.gin") if p.name not in near}
@@ -233,7 +223,12 @@ def _translated(source: str, text: str = "") -> Iterator[None]:
     try:
         yield
     except SyntaxError as error:
-        where = f"{source} line {error.lineno}" if not text else source
+        if (error.filename or "").endswith(".py"):
+            raise ConfigError(
+                f"{error.filename} line {error.lineno}: {error.msg} in "
+                f"`{(error.text or '').strip()}`; correct this module, which a gin file imports"
+            ) from error
+        where = f"{error.filename or source} line {error.lineno}" if not text else source
         token = re.search(r"Failed to parse token '(.*)'", error.msg or "")
         what = f"{token[1]} is no value" if token else (error.msg or "syntax error").splitlines()[0]
         raise ConfigError(
@@ -242,47 +237,8 @@ def _translated(source: str, text: str = "") -> Iterator[None]:
         ) from error
     except tokenize.TokenError as error:
         raise ConfigError(f"{source}: a bracket or a string is not closed; close it") from error
-    except (ValueError, ImportError, OSError, TypeError, AttributeError, RuntimeError) as error:
+    except Exception as error:  # of gin, or whatever a module that it imports raises
         message = str(error)
         places = re.findall(r'In file "(.+?)", line (\d+)\n\s*(.*)', message)
         where = f"{places[0][0]} line {places[0][1]}: `{places[0][2]}`" if places else source
-        raise ConfigError(f"{where}: {_explain(message, error)}") from error
-
-
-def _explain(message: str, error: Exception) -> str:
-    names = sorted({str(name).split(".")[-1] for name, _ in gin_config._REGISTRY.items()})
-    first = message.splitlines()[0]
-    if found := re.search(r"No configurable matching (?:reference )?'@?([\w./]+)", message):
-        name = found[1].split("/")[-1].split(".")[-1]
-        fix = closest(name, names) or "import its module in the gin file"
-        binding = re.search(r"In binding for '(.+?)'", message)
-        where = f" (in {binding[1]})" if binding else ""
-        return f"nothing is called '{name}'{where}; {fix}"
-    if found := re.search(r"Configurable '(.+?)' doesn't have a parameter named '(\w+)'", first):
-        parameters = gin_config._REGISTRY.get_match(found[1])
-        fix = closest(found[2], _parameters(parameters.wrapped)) or "see its constructor"
-        return f"'{found[1]}' has no parameter '{found[2]}'; {fix}"
-    if found := re.search(r"No bindings specified for '(.+?)/(?:gin\.)?macro'", message):
-        macros = [scope for scope, name in gin_config._CONFIG if name == "gin.macro"]
-        fix = closest(found[1], macros) or f"bind it: {found[1]} = value"
-        return f"macro %{found[1]} has no value; {fix}"
-    if isinstance(error, ImportError):
-        return f"import failed: {first}; correct the import or install what it needs"
-    return first
-
-
-def closest(name: str, names: Sequence[str]) -> str:
-    """A question that names the one most like it; empty if none is."""
-    close = difflib.get_close_matches(name, names, 1, 0.6)
-    if not close:
-        lowered = [known for known in names if known.lower() == name.lower()]
-        close = lowered[:1]
-    return f"did you mean '{close[0]}'?" if close else ""
-
-
-def _parameters(configurable: Any) -> list[str]:
-    """Names of the constructor's parameters, those handed on by `**kwargs` included."""
-    owners = configurable.__mro__[:-1] if isinstance(configurable, type) else (configurable,)
-    constructors = [vars(o).get("__init__") if isinstance(o, type) else o for o in owners]
-    signatures = [inspect.signature(inspect.unwrap(c)) for c in constructors if callable(c)]
-    return [name for signature in signatures for name in signature.parameters if name != "self"]
+        raise ConfigError(f"{where}: {explain(message, error)}") from error

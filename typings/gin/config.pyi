@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from typing import Any
 
 # What the library keeps: parameters by (scope, selector). Read by the check for unread bindings.
@@ -7,6 +8,9 @@ _IMPORTS: set[Any]
 _REGISTRY: Any
 
 class ConfigurableReference:
+    _selector: str
+    @property
+    def configurable(self) -> Any: ...
     @property
     def selector(self) -> str: ...
     @property
@@ -14,4 +18,5 @@ class ConfigurableReference:
     @property
     def evaluate(self) -> bool: ...
 
+def iterate_references(config: Any) -> Iterator[ConfigurableReference]: ...
 def parse_value(value: str) -> Any: ...

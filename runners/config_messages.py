@@ -1,0 +1,100 @@
+"""What gin and the constructors it calls say of a wrong configuration, in one line with a fix."""
+
+import difflib
+import inspect
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from gin import config as gin_config
+
+from runners.ownership import hidden_package, is_own, undecorated
+
+MISUSE = (TypeError, KeyError, AttributeError, AssertionError)
+"""What a part raises that is given something other than it expects; if gin called it."""
+
+
+def building_error(error: Exception) -> str | None:
+    """What is wrong in one line, None if it is not the configuration."""
+    text = str(error)
+    first = text.splitlines()[0] if text else type(error).__name__
+    missing = re.match(r"Required bindings for `(.+)` not provided in config: (.+)", first)
+    if missing:
+        return (
+            f"{missing[1]} needs {missing[2]}, which nothing binds; "
+            "include the gin file of that part or bind it"
+        )
+    calls = re.findall(r"In call to configurable '(\w+)'", text)
+    prefix = f"{calls[0]}: " if calls and calls[0] not in first else ""
+    if isinstance(error, MemoryError) or "allocate" in first or "out of memory" in first:
+        size = re.search(r"allocate (\d+) bytes", text)
+        asked = f" ({int(size[1]) / 2**30:.0f} GiB asked for)" if size else ""
+        fix = "REPLAY_CAPACITY (TaskReplay.capacity) or the networks' sizes"
+        if calls and calls[0].endswith("Suite"):
+            fix = "the sizes that are bound to it"
+        return f"{prefix}not enough memory{asked}; lower {fix}"
+    if factory := re.match(r"(\w+)\.__init__\(\) missing \d+ required positional", first):
+        return f"{first}; to be called later it is bound without parentheses: @{factory[1]}"
+    by_calls = isinstance(error, (RuntimeError, *MISUSE)) and bool(calls)
+    if isinstance(error, AttributeError | AssertionError) and by_calls:
+        return f"{prefix}{first}; correct what is bound to {calls[0]}"
+    if isinstance(error, ValueError) or by_calls:
+        return f"{prefix}{first}"
+    return None
+
+
+def explain(message: str, error: Exception) -> str:
+    """What an error of gin's parser, or of a module it imports, means."""
+    names = sorted({str(name).split(".")[-1] for name, _ in gin_config._REGISTRY.items()})
+    first = message.splitlines()[0]
+    if found := re.search(r"No configurable matching (?:reference )?'@?([\w./]+)", message):
+        name = found[1].split("/")[-1].split(".")[-1]
+        if module := undecorated(name):
+            return f"'{name}' of {module} is not known to gin; write @gin.configurable above it"
+        fix = closest(name, names) or (
+            "import its module in the gin file, or write @gin.configurable above it"
+        )
+        binding = re.search(r"In binding for '(.+?)'", message)
+        where = f" (in {binding[1]})" if binding else ""
+        return f"nothing is called '{name}'{where}; {fix}"
+    if found := re.search(r"Ambiguous selector '(.+?)', matches \[(.+?)\]", message):
+        return _ambiguous(found[1], sorted(re.findall(r"'(.+?)'", found[2])), message)
+    if found := re.search(r"Configurable '(.+?)' doesn't have a parameter named '(\w+)'", first):
+        parameters = gin_config._REGISTRY.get_match(found[1])
+        fix = closest(found[2], _parameters(parameters.wrapped)) or "see its constructor"
+        return f"'{found[1]}' has no parameter '{found[2]}'; {fix}"
+    if found := re.search(r"No bindings specified for '(.+?)/(?:gin\.)?macro'", message):
+        macros = [scope for scope, name in gin_config._CONFIG if name == "gin.macro"]
+        fix = closest(found[1], macros) or f"bind it: {found[1]} = value"
+        return f"macro %{found[1]} has no value; {fix}"
+    if isinstance(error, ImportError) and (hidden := hidden_package()):
+        return f"import failed: {hidden}"
+    if isinstance(error, ImportError):
+        return f"import failed: {first}; correct the import or install what it needs"
+    return first
+
+
+def _ambiguous(name: str, matches: Sequence[str], message: str) -> str:
+    at = "@" if re.search(rf"@[\w/]*{re.escape(name)}\b", message) else ""
+    fix = f"write {' or '.join(at + match for match in matches)}"
+    file = re.search(r'In file "(.+?)"', message)
+    if file and is_own(file[1]):
+        fix = "import your module after the includes, or rename your class"
+    return f"'{name}' may be {' or '.join(matches)}; {fix}"
+
+
+def closest(name: str, names: Sequence[str]) -> str:
+    """A question that names the one most like it; empty if none is."""
+    close = difflib.get_close_matches(name, names, 1, 0.6)
+    if not close:
+        lowered = [known for known in names if known.lower() == name.lower()]
+        close = lowered[:1]
+    return f"did you mean '{close[0]}'?" if close else ""
+
+
+def _parameters(configurable: Any) -> list[str]:
+    """Names of the constructor's parameters, those handed on by `**kwargs` included."""
+    owners = configurable.__mro__[:-1] if isinstance(configurable, type) else (configurable,)
+    constructors = [vars(o).get("__init__") if isinstance(o, type) else o for o in owners]
+    signatures = [inspect.signature(inspect.unwrap(c)) for c in constructors if callable(c)]
+    return [name for signature in signatures for name in signature.parameters if name != "self"]
