@@ -35,7 +35,10 @@ class ConfigError(Exception):
     def line(self) -> str:
         """The message without what gin appends, with the place in the user's code it came from."""
         first = str(self).splitlines()[0]
-        place = place_in_users_code(self.__cause__) if self.__cause__ else ""
+        origin: BaseException | None = self
+        while isinstance(origin, ConfigError):  # gin raises it anew, with no cause but a context
+            origin = origin.__cause__ or origin.__context__
+        place = place_in_users_code(origin) if origin else ""
         return f"{first} ({place})" if place else first
 
 

@@ -12,7 +12,7 @@ import gin
 import torch
 
 from runners.back_ends import BackEnd, TensorBoard, Wandb
-from runners.records import RecordFiles, read_records
+from runners.records import COLUMNS, RecordFiles, read_records
 
 log = logging.getLogger("absl")
 
@@ -97,8 +97,17 @@ class Logger:
 
         Returns:
             The same as floats, for whoever shows them next.
+
+        Raises:
+            ValueError: a metric has the name of one of the record's own columns.
         """
         values = to_floats(dict(metrics.items()), self.task_names)
+        for name in COLUMNS:
+            if name in values:
+                raise ValueError(
+                    f"metric '{name}' has the name of a column of every record; "
+                    f"call it otherwise, for example 'learner/{name}'"
+                )
         if not values:
             return values
         assert self._files is not None, "call bind(folder) first"

@@ -17,6 +17,9 @@ log = logging.getLogger("absl")
 
 Record = dict[str, Any]
 
+COLUMNS = ("step", "wall_time")
+"""What every record has beside the metrics."""
+
 PENDING = 10_000
 """Records kept in memory while the disk takes none."""
 
@@ -154,7 +157,7 @@ class RecordFiles:
         self._lines = self._rows = None
 
     def _write_table(self, records: list[Record]) -> None:
-        columns = dict.fromkeys(["step", "wall_time"])
+        columns = dict.fromkeys(COLUMNS)
         for record in records:
             columns |= dict.fromkeys(record)
         self.columns = list(columns)

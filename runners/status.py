@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from runners.files import disk_is_full, write_atomically
+from runners.ownership import place_in_users_code
 
 log = logging.getLogger("absl")
 
@@ -64,6 +66,18 @@ def write_status(
             log.warning("Disk full: status.json still says something older than %s", state)
 
 
+def failure_reason(error: Exception) -> str:
+    """An exception in one line, with the place in the user's code it came from.
+
+    The first line of what it says; one that only announces the rest is followed by the last line,
+    where a traceback has its cause.
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]  # some say nothing
+    text = f"{lines[0]} {lines[-1].strip()}" if lines[0].endswith(":") and lines[1:] else lines[0]
+    place = place_in_users_code(error)
+    return f"{text} ({place})" if place else text
+
+
 def read_status(folder: Path | str) -> dict[str, Any] | None:
     """What `write_status` wrote, or None where there is no such file (or no JSON in it)."""
     try:
@@ -89,6 +103,7 @@ class _LogFile(logging.FileHandler):
 def log_file(folder: Path | str) -> Iterator[Path]:
     """Append everything that absl logs meanwhile to `log.txt` in the run folder.
 
+    The traceback of an exception that ends it goes in as well; a terminal is shown that by Python.
     A full disk ends nothing; what does not go in at the end is lost.
     """
     path = Path(folder) / "log.txt"
@@ -99,6 +114,12 @@ def log_file(folder: Path | str) -> Iterator[Path]:
     logger.addHandler(handler)
     try:
         yield path
+    except Exception:
+        place, fault = (__file__, 0), sys.exc_info()
+        handler.handle(
+            logger.makeRecord(logger.name, logging.ERROR, *place, "The run failed:", (), fault)
+        )
+        raise
     finally:
         logger.removeHandler(handler)
         handler.close()

@@ -33,7 +33,15 @@ from runners.rehearsal import rehearse
 from runners.run_folder import RunFolder
 from runners.seeding import GlobalStreams
 from runners.signals import Signals
-from runners.status import DONE, FAILED, INTERRUPTED, RUNNING, log_file, write_status
+from runners.status import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    RUNNING,
+    failure_reason,
+    log_file,
+    write_status,
+)
 from runners.storage import save_state
 
 LOOPS = (
@@ -241,8 +249,7 @@ def _run(
     except ConfigError:
         raise
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]  # some say nothing
-        status(FAILED, step=loop.step, reason=reason, exit_code=1)
+        status(FAILED, step=loop.step, reason=failure_reason(error), exit_code=1)
         if isinstance(error, NonFiniteError):
             states = {"batch": error.batch.to_dict(), "learner": parts.learner.state_dict()}
             (run.path / "failure").mkdir(exist_ok=True)

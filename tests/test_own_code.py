@@ -1,5 +1,6 @@
 """What goes wrong in modules and gin files of the user's own: one line that names their place."""
 
+import json
 import os
 import subprocess
 import sys
@@ -82,6 +83,76 @@ def test_one_line_that_names_the_place(case, mine, capsys):
     line = one_line(capsys)
     for word in words:
         assert word in line
+
+
+LEARNER = """import gin
+
+from algorithms.sac import SAC
+
+
+@gin.configurable
+class {name}(SAC):
+    def __init__(self, sizes, **sac):
+        {first}
+        super().__init__(sizes, **sac)
+
+    def update(self, batch):
+        {second}
+        return super().update(batch)
+"""
+SAC_NETWORKS = "{name}.actor = @Actor\n{name}.critic = @Critic\ntrain.algorithm = @{name}\n"
+SUITE = """import gin
+
+from envs.point_mass import PointMassSuite
+
+
+@gin.configurable
+class FaultySuite(PointMassSuite):
+    def build(self, tasks):
+        build = super().build(tasks)
+
+        def faulty(task):
+            environment = build(task)
+            environment.step = lambda action: int("my own bug")
+            return environment
+
+        return faulty
+"""
+
+
+def test_a_constructor_that_raises(mine, capsys):
+    code = LEARNER.format(name="Raising", first="{}['hidden']", second="pass")
+    text = "import raising\n" + SAC_NETWORKS.format(name="Raising")
+    assert train.main(mine({"raising": code}, text)) == 2
+    line = one_line(capsys)
+    assert "Raising: 'hidden' (KeyError at " in line and line.endswith("raising.py:9)")
+
+
+def test_a_value_that_polytask_refuses_is_not_blamed_on_who_derives(mine, capsys):
+    code = LEARNER.format(name="Derived", first="pass", second="pass")
+    text = "import derived\nDerived.discount = 2.0\n" + SAC_NETWORKS.format(name="Derived")
+    assert train.main(mine({"derived": code}, text)) == 2
+    assert one_line(capsys).endswith("must lie in [0, 1), got 2.0")
+
+
+def test_an_environment_that_raises(mine, capsys):
+    text = "import faulty\ntrain.suite = @FaultySuite()\n"
+    assert train.main([*mine({"faulty": SUITE}, text), "--dry_run"]) == 2
+    line = one_line(capsys)
+    assert "my own bug" in line and "ValueError at " in line and "faulty.py:" in line
+
+
+def test_an_update_that_raises_leaves_its_traceback(mine, tmp_path):
+    code = LEARNER.format(name="Failing", first="pass", second="{}['hidden']")
+    text = "import failing\n" + SAC_NETWORKS.format(name="Failing")
+    with pytest.raises(KeyError):
+        train.main([*mine({"failing": code}, text), "--gin=WARMUP_STEPS = 20"])
+    run = tmp_path / "runs/mine/seed_0"
+    status = json.loads((run / "status.json").read_text())
+    assert status["state"] == "FAILED"
+    assert status["reason"] == f"'hidden' (KeyError at {tmp_path / 'failing.py'}:13)"
+    log = (run / "log.txt").read_text()
+    assert "Traceback" in log and "KeyError: 'hidden'" in log
 
 
 def test_a_syntax_error_of_an_included_file_is_its_own(mine, capsys, tmp_path):

@@ -14,7 +14,7 @@ from tensordict import TensorDict
 
 from runners import back_ends, files, records
 from runners.logs import Logger, to_floats
-from runners.status import log_file, read_status, write_status
+from runners.status import failure_reason, log_file, read_status, write_status
 
 
 def make(folder, **arguments):
@@ -46,6 +46,14 @@ def test_records_and_growing_columns(tmp_path):
         "step", "wall_time", "loss/critic", "n", "alpha/reach-v3", "alpha/push-v3",
     ]  # fmt: skip
     assert rows[2]["n"] == "1.0" and rows[2]["loss/critic"] == ""
+
+
+@pytest.mark.parametrize("name", ["step", "wall_time"])
+def test_a_metric_called_like_a_column_of_every_record_is_refused(name, tmp_path):
+    logger = make(tmp_path)
+    with pytest.raises(ValueError, match=f"^metric '{name}' has the name of .*'learner/{name}'$"):
+        logger.write(7, {name: torch.tensor(0.5)})
+    assert not lines(tmp_path)
 
 
 def test_the_table_grows_only_when_a_tag_is_new(tmp_path, monkeypatch):
@@ -253,6 +261,23 @@ def test_log_file(tmp_path):
     assert not any(
         isinstance(handler, logging.FileHandler) for handler in logging.getLogger("absl").handlers
     )
+
+
+def test_log_file_keeps_the_traceback_of_what_ends_a_run(tmp_path, capsys):
+    with pytest.raises(KeyError), log_file(tmp_path) as path:
+        {}["hidden"]
+    text = path.read_text()
+    assert "The run failed:\nTraceback" in text and text.endswith("KeyError: 'hidden'\n")
+    assert capsys.readouterr().err == ""  # Python shows it, once
+
+
+def test_reason_of_a_failure_is_one_line_with_its_cause():
+    fault = "Traceback (most recent call last):\n  File ...\nValueError: my own bug\n"
+    error = RuntimeError(f"workers failed 4 times; the last failure:\n{fault}")
+    said = failure_reason(error)
+    assert said == "workers failed 4 times; the last failure: ValueError: my own bug"
+    assert failure_reason(ValueError("one\ntwo")) == "one"
+    assert failure_reason(ValueError()) == "ValueError"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
