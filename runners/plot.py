@@ -125,7 +125,7 @@ def main(argv: Sequence[str]) -> int:
             statistic=values.statistic,
             last=values.last,
             until=float("inf") if values.until is None else values.until,
-            labels=dict(label.split("=", 1) for label in values.label),
+            labels=values.label,
             mix=values.mix,
             published=values.published,
             by_task=values.interval == "tasks",

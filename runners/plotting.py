@@ -41,7 +41,7 @@ def plot(
     statistic: str = "mean",
     last: int = 1,
     until: float = np.inf,
-    labels: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | Sequence[str] | None = None,
     mix: Sequence[str] = (),
     published: Sequence[str] = (),
     by_task: bool = False,
@@ -58,7 +58,7 @@ def plot(
         last: how many evaluations, or records of training, at the end of each run a result is the
             mean of.
         until: leave out what is later than this step.
-        labels: names to show, by experiment.
+        labels: names to show, by experiment; or texts <experiment>=<name>, as of --label.
         mix: facts of the protocol (`protocols.FACTS`) that may differ between the runs.
         published: patterns of keys of published results, to be drawn as level lines.
         by_task: intervals as Agarwal et al. 2021 have them (`aggregates.interval`).

@@ -211,14 +211,16 @@ def read_run(folder: Path) -> RecordedRun:
 
 
 def read_methods(
-    paths: Sequence[Path | str], labels: Mapping[str, str] | None = None, metric: str = ""
+    paths: Sequence[Path | str],
+    labels: Mapping[str, str] | Sequence[str] | None = None,
+    metric: str = "",
 ) -> tuple[list[Method], list[str]]:
     """The runs in some folders, by experiment, and what is to be warned of.
 
     Args:
         paths: each a run's folder, or one with a folder `seed_<n>` for each run. Runs of one
             parent folder are seeds of one method.
-        labels: names to show, by the parent folder's name.
+        labels: names to show, by the parent folder's name; or texts <experiment>=<name>.
         metric: what is to be drawn; a seed without it is left out if another one has it. If empty
             that is any evaluation.
 
@@ -250,7 +252,7 @@ def read_methods(
     for place, run in found.items():
         groups.setdefault(place.parent, []).append(run)
     names = _names(list(groups))
-    labels = labels or {}
+    labels = labels if isinstance(labels, Mapping) else _split(labels or (), list(names.values()))
     if strange := set(labels) - set(names.values()):
         raise ConfigError(
             f"--label={sorted(strange)[0]}: no such experiment; "
@@ -265,6 +267,16 @@ def read_methods(
         )
         for parent, runs in groups.items()
     ], warnings
+
+
+def _split(labels: Sequence[str], experiments: Sequence[str]) -> dict[str, str]:
+    """Name and text of each; the name is the longest that there is, for a sweep's hold "=" too."""
+    split = {}
+    for label in labels:
+        known = [name for name in experiments if label.startswith(f"{name}=")]
+        name = max(known, key=len, default=label.partition("=")[0])
+        split[name] = label[len(name) + 1 :]
+    return split
 
 
 def _check_shown(labels: Mapping[str, str], shown: Sequence[str]) -> None:

@@ -74,6 +74,17 @@ def one_line(capsys):
     return error
 
 
+def test_labels_of_experiments_with_a_binding_in_their_name(multi, tmp_path, capsys):
+    swept = []
+    for folder, value in zip(multi, (2, 4), strict=False):
+        swept.append(Path(folder).parent / f"moe,MoE.experts={value}")
+        Path(folder).rename(swept[-1])
+    flags = [f"--label=moe,MoE.experts={value}=E = {value}" for value in (2, 4)]
+    assert call(*swept, f"--out={tmp_path / 'plots'}", *flags) == 0
+    printed, _ = capsys.readouterr()
+    assert "E = 2" in printed and "E = 4" in printed and "MoE" not in printed
+
+
 def test_everything_is_written(multi, tmp_path, capsys):
     out = tmp_path / "plots"
     assert call(*multi, f"--out={out}", "--label=must_mt10=MUST", "--last=2") == 0
