@@ -115,6 +115,11 @@ class SAC(Algorithm):
             raise ValueError(
                 f"SAC.initial_log_alpha must lie in [-88, 88], got {initial_log_alpha}"
             )
+        if weight_tasks and not alpha_per_task:
+            raise ValueError(
+                "SAC.weight_tasks = True weighs nothing with SAC.alpha_per_task = False, where all "
+                "tasks have one temperature; bind one of them the other way"
+            )
         if precision not in PRECISIONS:
             raise ValueError(f"SAC.precision must be one of {PRECISIONS}, got {precision!r}")
         self.precision, self.compiled = precision, compiled

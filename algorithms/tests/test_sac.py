@@ -228,6 +228,12 @@ def test_bad_arguments_are_named(dims, parts, option) -> None:
         _learner(dims, parts, **option)
 
 
+def test_weights_that_one_temperature_cannot_give_are_refused(dims, parts) -> None:
+    """Softmax over equal temperatures is one for every task."""
+    with pytest.raises(ValueError, match=r"SAC.weight_tasks = True .*SAC.alpha_per_task = False"):
+        _learner(dims, parts, weight_tasks=True, alpha_per_task=False)
+
+
 @pytest.mark.parametrize("option", ["steps_per_task", "floor", "bound"])
 def test_a_normaliser_that_would_give_nan_or_constants_is_refused(option) -> None:
     """Observations of one value are divided by the floor."""

@@ -97,7 +97,7 @@ def test_invariant_13_without_own_temperatures_all_rows_use_entry_0(dims, parts,
     seen = []
     for per_task, start in ((False, starts), (True, starts[:1].expand(4))):
         torch.manual_seed(0)
-        made = kind(dims, **parts, alpha_per_task=per_task, weight_tasks=not per_task)
+        made = kind(dims, **parts, alpha_per_task=per_task, weight_tasks=per_task)
         with torch.no_grad():
             made.log_alpha.copy_(start)
         torch.manual_seed(5)
