@@ -6,6 +6,7 @@ import sys
 import sysconfig
 import traceback
 from pathlib import Path
+from types import ModuleType
 
 _HOME = Path(__file__).resolve().parents[1]
 _PACKAGES = ("envs", "networks", "buffers", "algorithms", "runners")
@@ -43,6 +44,8 @@ def place_in_users_code(error: BaseException) -> str:
 def undecorated(name: str) -> str:
     """The user's module that defines this class or function, though gin does not know it."""
     for module in list(sys.modules.values()):
+        if not isinstance(module, ModuleType):
+            continue
         found = vars(module).get(name)
         if not (inspect.isclass(found) or inspect.isfunction(found)):
             continue

@@ -77,7 +77,8 @@ def one_line(capsys):
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_one_line_that_names_the_place(case, mine, capsys):
+def test_one_line_that_names_the_place(case, mine, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "blocked_import", None)  # no module stands there
     modules, text, words = BAD[case]
     assert train.main(mine(modules, text)) == 2
     line = one_line(capsys)
