@@ -2,18 +2,15 @@
 
 import tempfile
 import time
-import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
-from gymnasium.wrappers import PassiveEnvChecker
 from rich.console import Console
 from rich.table import Table
-from tensordict import TensorDict
 
 from runners.checkpoint import Checkpointer
 from runners.config import ConfigError
+from runners.environment_checks import check_environments
 from runners.parts import Parts
 from runners.preflight import GIB, Needs, free_disk, free_memory
 from runners.progress import duration
@@ -44,75 +41,6 @@ def rehearse(parts: Parts, total_steps: int, wanted: Needs, console: Console | N
         seconds["evaluation"] = parts.evaluator.rehearse(parts.suite, parts.learner)
     seconds["checkpoint"] = _save_and_load(parts)
     _report(parts, total_steps, wanted, seconds, console or Console())
-
-
-def check_environments(suite: Any, steps: int = 5) -> None:
-    """Gymnasium's checker and a few steps in each task: keys, shapes, dtypes, a snapshot.
-
-    Raises:
-        ConfigError: naming the task and what it does wrong.
-    """
-    tasks = suite.tasks()
-    build = suite.build(tasks)
-    for task in tasks:
-        environment = build(task)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of bounds that are infinite on purpose
-                checked = PassiveEnvChecker(environment)
-                checked.reset(options={"goal": task.goals[0]})
-                for _ in range(steps):
-                    checked.step(checked.action_space.sample())
-        except (AssertionError, ValueError, TypeError) as error:
-            raise ConfigError(f"task {task.name}: {str(error).splitlines()[0]}") from error
-        finally:
-            environment.close()
-    names = [task.name for task in tasks]
-    generator = torch.Generator().manual_seed(0)
-    shape, actions = (len(names), suite.spec.action_dim), suite.spec.num_actions
-    with suite.vector(seed=0, purpose="evaluation") as vector:
-        vector.reset()
-        for _ in range(steps):
-            td = vector.current()
-            if actions:
-                td["action"] = torch.randint(actions, shape[:1], generator=generator)
-            else:
-                td["action"] = 2.0 * torch.rand(shape, generator=generator) - 1.0
-            _check_step(vector.step(td), suite.spec, names)
-        state = vector.state_dict()
-        before = vector.current()["observation"].clone()
-        td = vector.current()
-        td["action"] = torch.zeros(shape[:1], dtype=torch.int64) if actions else torch.zeros(shape)
-        vector.step(td)
-        vector.load_state_dict(state)
-        same_rows = (vector.current()["observation"] == before).all(1).tolist()
-        for name, same in zip(names, same_rows, strict=True):
-            if not same:
-                raise ConfigError(f"task {name}: a restored snapshot shows another observation")
-
-
-def _check_step(td: TensorDict, spec: Any, names: list[str]) -> None:
-    num = len(names)
-    expected: dict[Any, tuple[tuple[int, ...], torch.dtype]] = {
-        "observation": ((num, spec.observation_dim), torch.float32),
-        "task_id": ((num,), torch.int64),
-        ("next", "observation"): ((num, spec.observation_dim), torch.float32),
-        ("next", "reward"): ((num, 1), torch.float32),
-    }
-    flags = ("terminated", "truncated", "done", "success", "valid")
-    expected |= {("next", flag): ((num, 1), torch.bool) for flag in flags}
-    for key, (shape, dtype) in expected.items():
-        value = td[key]
-        if tuple(value.shape) != shape or value.dtype != dtype:
-            raise ConfigError(
-                f"environments: {key} is {tuple(value.shape)} {value.dtype}, "
-                f"expected {shape} {dtype}"
-            )
-        if dtype == torch.float32:
-            finite = torch.isfinite(value).flatten(1).all(1)
-            for name, good in zip(names, finite.tolist(), strict=True):
-                if not good:
-                    raise ConfigError(f"task {name}: {key} is not finite")
 
 
 def _save_and_load(parts: Parts) -> float:

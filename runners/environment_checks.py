@@ -1,0 +1,96 @@
+"""What `--dry_run` asks of the environments: gymnasium's rules, a step's keys, exact snapshots."""
+
+import copy
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from gymnasium.wrappers import PassiveEnvChecker
+from tensordict import TensorDict
+from torch import Tensor
+
+from runners.config import ConfigError
+
+
+def check_environments(suite: Any, steps: int = 5) -> None:
+    """Gymnasium's checker and a few steps in each task: keys, shapes, dtypes, a snapshot.
+
+    Raises:
+        ConfigError: naming the task and what it does wrong.
+    """
+    tasks = suite.tasks()
+    build = suite.build(tasks)
+    for task in tasks:
+        environment = build(task)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of bounds that are infinite on purpose
+                checked = PassiveEnvChecker(environment)
+                checked.reset(options={"goal": task.goals[0]})
+                for _ in range(steps):
+                    checked.step(checked.action_space.sample())
+        except (AssertionError, ValueError, TypeError) as error:
+            raise ConfigError(f"task {task.name}: {str(error).splitlines()[0]}") from error
+        finally:
+            environment.close()
+    names = [task.name for task in tasks]
+    with suite.vector(seed=0, purpose="evaluation") as vector:
+        vector.reset()
+        for td in _run(vector, _actions(suite.spec, (steps, len(names)), seed=0)):
+            _check_step(td, suite.spec, names)
+        _check_snapshot(vector, names, _actions(suite.spec, (steps, len(names)), seed=1))
+
+
+def _actions(spec: Any, shape: tuple[int, int], seed: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    if spec.num_actions:
+        return list(torch.randint(spec.num_actions, shape, generator=generator))
+    return list(2.0 * torch.rand(*shape, spec.action_dim, generator=generator) - 1.0)
+
+
+def _run(vector: Any, actions: Iterable[Tensor]) -> list[TensorDict]:
+    return [vector.step(vector.current().set("action", action)) for action in actions]
+
+
+def _check_snapshot(vector: Any, names: Sequence[str], actions: Sequence[Tensor]) -> None:
+    """The same actions from a restored snapshot must give the same, to the last bit."""
+    state = copy.deepcopy(vector.state_dict())
+    first: TensorDict = torch.stack(_run(vector, actions))
+    vector.reset()  # other goals: what the snapshot leaves out is another now
+    _run(vector, actions[:2])
+    vector.load_state_dict(state)
+    second = torch.stack(_run(vector, actions))
+    for key, value in first.items(include_nested=True, leaves_only=True):
+        same = (value == second[key]) | (value != value)
+        what = key if isinstance(key, str) else key[-1]
+        for i, name in enumerate(names):
+            if not same[:, i].all():
+                raise ConfigError(
+                    f"task {name}: after a restored snapshot the same actions give another {what}; "
+                    "snapshot and restore must hold everything the future depends on"
+                )
+
+
+def _check_step(td: TensorDict, spec: Any, names: Sequence[str]) -> None:
+    num = len(names)
+    expected: dict[Any, tuple[tuple[int, ...], torch.dtype]] = {
+        "observation": ((num, spec.observation_dim), torch.float32),
+        "task_id": ((num,), torch.int64),
+        ("next", "observation"): ((num, spec.observation_dim), torch.float32),
+        ("next", "reward"): ((num, 1), torch.float32),
+    }
+    flags = ("terminated", "truncated", "done", "success", "valid")
+    expected |= {("next", flag): ((num, 1), torch.bool) for flag in flags}
+    for key, (shape, dtype) in expected.items():
+        value = td[key]
+        if tuple(value.shape) != shape or value.dtype != dtype:
+            raise ConfigError(
+                f"environments: {key} is {tuple(value.shape)} {value.dtype}, "
+                f"expected {shape} {dtype}"
+            )
+        if dtype == torch.float32:
+            finite = torch.isfinite(value).flatten(1).all(1)
+            for name, good in zip(names, finite.tolist(), strict=True):
+                if not good:
+                    raise ConfigError(f"task {name}: {key} is not finite")
