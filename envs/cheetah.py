@@ -9,7 +9,8 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from envs.body import HALF_CHEETAH, Body, Layout
-from envs.episodes import Environment, Task, goal_stream
+from envs.environment import Environment
+from envs.episodes import Task, goal_stream
 
 CONTROL_COST = 0.05  # half of today's
 SENSES = Layout(skip=1, torso=True)

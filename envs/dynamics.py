@@ -11,7 +11,8 @@ from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 from torch import Tensor
 
-from envs.episodes import Environment, Task
+from envs.environment import Environment
+from envs.episodes import Task
 
 State = dict[str, Tensor]  # name -> [n, ...]
 Goals = Callable[[Task, int], NDArray[Any]]  # a task and the number of its goal -> the goal [size]

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import gymnasium
 import numpy as np
-from numpy.typing import NDArray
 
 from envs.arrays import Arrays, Rules, silence, told
+from envs.environment import Environment, check_environment, fault, shape_fault
+from envs.errors import TaskError
 from envs.spares import Spares
 
 SPLITS = ("train", "test")
@@ -55,53 +55,6 @@ def goal_stream(goal_seed: int, split: str, number: int) -> np.random.Generator:
     return Seed(goal_seed, (SPLITS.index(split), number)).generator()
 
 
-class Environment(gymnasium.Env[NDArray[np.float64], NDArray[np.float32]]):
-    """One simulator: a gymnasium environment with goals by number and an exact snapshot.
-
-    `reset(options={"goal": i, "rng": generator})` begins an episode with goal i. What is random in
-    it is drawn from the generator (`self.np_random` where there is none), and nothing depends on
-    the episodes before, so that an idle simulator can serve another environment. `step` returns the
-    usual five values, with "success" and "unstable" (the simulator broke down; optional) in the
-    info, and what `envs.arrays.told` lists.
-
-    Attributes:
-        rate: steps in a second of what is simulated, for videos.
-        needs_gl: whether `picture` asks for OpenGL, and MUJOCO_GL must name a back end.
-    """
-
-    rate = 10.0
-    needs_gl = False
-
-    def simulate(self, action: Any) -> None:
-        """The first part of a step, what the simulator does of it; `outcome` is the rest.
-
-        A `Chunk` asks all its environments for the first part and then for the rest: physics and
-        Python push each other out of the processor's caches.
-        """
-        self._action = action
-
-    def outcome(self) -> tuple[NDArray[np.float64], Any, bool, bool, dict[str, Any]]:
-        """What `step` returns, after `simulate`."""
-        return self.step(self._action)
-
-    def snapshot(self) -> dict[str, Any]:
-        """Everything the future depends on, as dicts, lists, scalars and numpy arrays."""
-        raise NotImplementedError
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue exactly where `snapshot` was taken."""
-        raise NotImplementedError
-
-    def picture(self, width: int, height: int) -> NDArray[np.uint8]:
-        """What one would see now, `[height, width, 3]`; nothing of the simulation changes.
-
-        Raises:
-            NotImplementedError: there is nothing to see.
-            RuntimeError, ImportError, AttributeError: OpenGL does not work here.
-        """
-        raise NotImplementedError
-
-
 Build = Callable[[Task], Environment]
 
 
@@ -117,7 +70,8 @@ class Chunk:
 
     An episode whose simulator breaks down, or gives a non-finite number, ends as truncated at its
     last good observation, with "valid" False and reward 0, and is counted in "unstable". More than
-    `max_unstable` of them within the last 1000 episodes are an error (RuntimeError).
+    `max_unstable` of them within the last 1000 episodes are an error (RuntimeError). What breaks
+    the rules of `envs.environment` is a TaskError at once.
 
     Where an environment takes on a task of another name or split, its simulator is kept, up to
     `max_spares` of them, and serves the next environment that needs one of that kind.
@@ -143,9 +97,9 @@ class Chunk:
         self._elapsed = [0] * len(self._tasks)
         self._done = [False] * len(self._tasks)
         self._recent: list[bool] = []
-        self._told = tuple(told(rules))
+        self._told, self._shape = tuple(told(rules)), (rules.observation_dim,)
         self._rngs = [seed.generator() for seed in seeds]
-        self._environments = [build(task) for task in self._tasks]
+        self._environments = [self._new(task) for task in self._tasks]
         self._spares: Spares[Environment] = Spares(self.max_spares)
         for i, task in enumerate(self._tasks):
             arrays["task_id"][i] = task.task_id
@@ -167,6 +121,7 @@ class Chunk:
                 self._rest(i)
             else:
                 self._finish(i)
+                self._go_on(i)
 
     def assign(self, tasks: Sequence[Task]) -> None:
         """New tasks, which take effect where the next episode begins."""
@@ -217,6 +172,11 @@ class Chunk:
         """The tasks as last assigned when `state` was taken."""
         return tuple(restored(state["pending"] or state["task"]) for state in states)
 
+    def _new(self, task: Task) -> Environment:
+        environment = self._build(task)
+        check_environment(task.name, environment, self._rules)
+        return environment
+
     def _place(self, tasks: Mapping[int, Task]) -> None:
         """Tasks for some environments; a simulator that one gives up may serve another."""
         kinds = [(task.name, task.split) for task in self._tasks]
@@ -225,7 +185,7 @@ class Chunk:
             self._spares.put(kinds[i], self._environments[i])
         for i in moved:
             spare = self._spares.take((tasks[i].name, tasks[i].split))
-            self._environments[i] = self._build(tasks[i]) if spare is None else spare
+            self._environments[i] = self._new(tasks[i]) if spare is None else spare
         self._spares.trim()
         for i, task in tasks.items():
             self._tasks[i], self._pending[i] = task, None
@@ -239,6 +199,8 @@ class Chunk:
         self._goals[i] = goals[int(self._rngs[i].choice(len(goals)))]
         options = {"goal": self._goals[i], "rng": self._rngs[i]}
         observation, _ = self._environments[i].reset(options=options)
+        if getattr(observation, "shape", None) != self._shape:
+            raise TaskError(shape_fault(self._tasks[i].name, observation, self._rules))
         if not np.isfinite(observation).all():
             raise RuntimeError(
                 f"{self._tasks[i].name}, goal {self._goals[i]}: the first observation is not finite"
@@ -256,9 +218,21 @@ class Chunk:
         silence(self._arrays, i)
 
     def _finish(self, i: int) -> None:
-        arrays, rules = self._arrays, self._rules
-        observation, reward, terminated, truncated, info = self._environments[i].outcome()
+        outcome = self._environments[i].outcome()
         self._elapsed[i] += 1
+        try:
+            self._write(i, outcome)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            name = self._tasks[i].name
+            said = fault(name, outcome, self._rules)
+            raise TaskError(said or f"task {name}: {type(error).__name__}: {error}") from error
+
+    def _write(self, i: int, outcome: tuple[Any, Any, bool, bool, dict[str, Any]]) -> None:
+        arrays, rules = self._arrays, self._rules
+        observation, reward, terminated, truncated, info = outcome
+        # Only nan is unequal to itself, and True by `bool`.
+        if observation.shape != self._shape or info["success"] != info["success"]:
+            raise ValueError("see `fault`")
         success = bool(info["success"])
         terminated = terminated or (rules.terminate_on_success and success)
         truncated = truncated or self._elapsed[i] >= rules.horizon
@@ -281,14 +255,15 @@ class Chunk:
         arrays["valid"][i] = valid
         arrays["is_init"][i] = False
         self._done[i] = terminated or truncated
-        if not self._done[i]:
-            arrays["observation"][i] = arrays["next_observation"][i]
-            return
-        self._count(valid, self._tasks[i].name)
-        if rules.autoreset:
-            self._begin(i)
-        else:
-            arrays["observation"][i] = arrays["next_observation"][i]
+
+    def _go_on(self, i: int) -> None:
+        """Begin the next episode behind an end, unless this one goes on or rests."""
+        if self._done[i]:
+            self._count(bool(self._arrays["valid"][i, 0]), self._tasks[i].name)
+            if self._rules.autoreset:
+                self._begin(i)
+                return
+        self._arrays["observation"][i] = self._arrays["next_observation"][i]
 
     def _count(self, valid: bool, name: str) -> None:
         self._recent = [*self._recent[-999:], valid]

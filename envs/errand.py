@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from envs.body import Anatomy, Body, Layout, Physics
 from envs.changes import Change
-from envs.episodes import Environment, Task
+from envs.environment import Environment
+from envs.episodes import Task
 from envs.families import Alive, Family
 
 

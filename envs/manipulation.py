@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from envs import snapshot
 from envs.camera import Camera, free
-from envs.episodes import Environment, Task
+from envs.environment import Environment
+from envs.episodes import Task
 from envs.goals import Goals
 from envs.sawyer import accelerate
 

@@ -7,7 +7,8 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from envs.episodes import Environment, Task
+from envs.environment import Environment
+from envs.episodes import Task
 
 SPEED_GAIN = 0.2
 POSITION_GAIN = 0.1

@@ -37,7 +37,7 @@ class Spec:
         sparse: each step also pays ("next", "sparse_reward").
 
     Raises:
-        ValueError: names that are not one for each task.
+        ValueError: a size below 1, or names that are not one for each task.
     """
 
     observation_dim: int
@@ -54,8 +54,24 @@ class Spec:
         """How many actions there are to choose from; 0 where actions are continuous."""
         return self.action_dim if self.discrete else 0
 
+    def rules(self, autoreset: bool = True, terminate_on_success: bool = False) -> Rules:
+        """What is common to the environments of a vector."""
+        return Rules(
+            self.observation_dim,
+            self.action_dim,
+            self.horizon,
+            autoreset=autoreset,
+            terminate_on_success=terminate_on_success,
+            discrete=self.discrete,
+            specification_dim=self.specification_dim,
+            sparse=self.sparse,
+        )
+
     def __post_init__(self) -> None:
-        """Check the names."""
+        """Check the sizes and the names."""
+        for name in ("observation_dim", "action_dim", "num_tasks", "horizon"):
+            if not getattr(self, name) >= 1:
+                raise ValueError(f"Spec.{name} must be at least 1, got {getattr(self, name)!r}")
         if self.task_names and len(set(self.task_names)) != self.num_tasks:
             raise ValueError(
                 f"task_names must be {self.num_tasks} different names, got {self.task_names}"
@@ -223,17 +239,7 @@ class Suite(ABC):
         if not chosen:
             raise ValueError("tasks must name at least one task, got none")
         self.check(chosen)
-        spec = self.spec
-        rules = Rules(
-            spec.observation_dim,
-            spec.action_dim,
-            spec.horizon,
-            autoreset=autoreset,
-            terminate_on_success=terminate_on_success,
-            discrete=spec.discrete,
-            specification_dim=spec.specification_dim,
-            sparse=spec.sparse,
-        )
+        rules = self.spec.rules(autoreset=autoreset, terminate_on_success=terminate_on_success)
         return self.start(chosen, rules, seed, purpose)
 
     def start(self, tasks: Sequence[Task], rules: Rules, seed: int, purpose: str) -> Vector:

@@ -18,6 +18,7 @@ from typing import Any
 
 from envs.arrays import Arrays, Rules, block
 from envs.episodes import Build, Chunk, Seed, Task
+from envs.errors import TaskError
 from envs.messages import new_poller, receive, send
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -91,6 +92,8 @@ def work(
             send(pipe, ticket, ("done", answer))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
+    except TaskError as error:
+        send(pipe, ticket, ("refused", str(error)))
     except BaseException:
         send(pipe, ticket, ("error", traceback.format_exc()))
 

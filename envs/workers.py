@@ -7,6 +7,7 @@ SIGKILL. What a worker does is in `envs.worker`.
 """
 
 import multiprocessing
+import pickle
 import select
 import time
 import weakref
@@ -21,6 +22,7 @@ import numpy as np
 
 from envs.arrays import Rules, block, block_size, silence
 from envs.episodes import Build, Chunk, Seed, Task
+from envs.errors import TaskError
 from envs.messages import new_poller, receive, send
 from envs.worker import child_settings, work
 
@@ -39,7 +41,8 @@ class WorkerPool:
     A worker that dies, hangs or raises is replaced. Its environments begin a fresh episode, from
     the random stream with the number of the restart added to its key; if that happens within a
     step, the step ends their old episodes with "valid" False, truncated, reward 0. More than
-    `max_restarts` within `window` seconds are a RuntimeError that shows the worker's traceback.
+    `max_restarts` within `window` seconds are a RuntimeError that shows the worker's traceback. An
+    environment that breaks the rules is a TaskError at once.
     """
 
     max_restarts = 5
@@ -178,6 +181,9 @@ class WorkerPool:
         except (EOFError, OSError):
             raise WorkerFault(self._obituary(index)) from None
         verdict, value = content or ("done", None)
+        if verdict == "refused":  # a new worker would come to the same
+            self.close()
+            raise TaskError(value)
         if verdict == "error":
             raise WorkerFault(value)
         return value
@@ -239,8 +245,15 @@ class WorkerPool:
             name=f"environments {rows.start}-{rows.stop - 1}",
             daemon=True,
         )
-        with child_settings():
-            process.start()
+        try:
+            with child_settings():
+                process.start()
+        except (AttributeError, TypeError, pickle.PicklingError) as error:
+            raise TaskError(
+                f"task {self._tasks[rows.start].name}: what builds it cannot be sent to a worker "
+                f"process ({str(error).splitlines()[0]}); let Suite.build return a function of a "
+                "module, or a functools.partial of one, or bind workers = 0"
+            ) from error
         theirs.close()
         if index < len(self._processes):
             self._processes[index], self._pipes[index] = process, ours

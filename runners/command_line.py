@@ -8,6 +8,7 @@ from types import FrameType
 
 from absl import flags
 
+from envs.errors import TaskError
 from runners.signals import STOPPING
 
 # Threads of one product wait for each other at its end, by default spinning: where another process
@@ -87,6 +88,8 @@ def one_folder(rest: list[str]) -> str:
 def run_program(main: Callable[[Sequence[str]], int]) -> int:
     """Run a program on the process's arguments; two ends that are no faults are quiet.
 
+    An environment that breaks the rules ends it with one line, as a wrong configuration does.
+
     Returns:
         What `main` does; `RESUMABLE` if a request to stop ended it where nobody waits for one,
         since the same command begins anew or goes on; `FAILED` if nobody reads its output any more.
@@ -101,6 +104,8 @@ def run_program(main: Callable[[Sequence[str]], int]) -> int:
         code = main(sys.argv)
         sys.stdout.flush()
         return code
+    except TaskError as error:
+        return wrong(str(error).splitlines()[0])
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return RESUMABLE

@@ -1,8 +1,10 @@
 """What `--dry_run` asks of the environments: gymnasium's rules, a step's keys, exact snapshots."""
 
 import copy
+import traceback
 import warnings
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +12,8 @@ from gymnasium.wrappers import PassiveEnvChecker
 from tensordict import TensorDict
 from torch import Tensor
 
+from envs.environment import check_environment, fault
+from envs.errors import TaskError
 from runners.config import ConfigError
 
 
@@ -22,24 +26,44 @@ def check_environments(suite: Any, steps: int = 5) -> None:
     tasks = suite.tasks()
     build = suite.build(tasks)
     for task in tasks:
-        environment = build(task)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of bounds that are infinite on purpose
-                checked = PassiveEnvChecker(environment)
-                checked.reset(options={"goal": task.goals[0]})
-                for _ in range(steps):
-                    checked.step(checked.action_space.sample())
-        except (AssertionError, ValueError, TypeError) as error:
-            raise ConfigError(f"task {task.name}: {str(error).splitlines()[0]}") from error
-        finally:
-            environment.close()
+            _check_alone(build, task, suite.spec.rules(), steps)
+        except TaskError as error:
+            raise ConfigError(str(error)) from error
+        except Exception as error:  # whatever the environment's own code comes to
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            said = (str(error).splitlines() or [""])[0]
+            raise ConfigError(
+                f"task {task.name}: {type(error).__name__}: {said} "
+                f"({Path(place.filename).name} line {place.lineno})"
+            ) from error
     names = [task.name for task in tasks]
-    with suite.vector(seed=0, purpose="evaluation") as vector:
-        vector.reset()
-        for td in _run(vector, _actions(suite.spec, (steps, len(names)), seed=0)):
-            _check_step(td, suite.spec, names)
-        _check_snapshot(vector, names, _actions(suite.spec, (steps, len(names)), seed=1))
+    shape = steps, len(names)
+    try:
+        with suite.vector(seed=0, purpose="evaluation") as vector:
+            vector.reset()
+            for td in _run(vector, _actions(suite.spec, shape, seed=0)):
+                _check_step(td, suite.spec, names)
+            _check_snapshot(vector, names, _actions(suite.spec, shape, seed=1))
+    except TaskError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _check_alone(build: Any, task: Any, rules: Any, steps: int) -> None:
+    """One environment by itself, outside of a vector."""
+    environment = build(task)
+    check_environment(task.name, environment, rules)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of bounds that are infinite on purpose
+            checked = PassiveEnvChecker(environment)
+            checked.reset(options={"goal": task.goals[0]})
+            for _ in range(steps):
+                outcome = checked.step(checked.action_space.sample())
+                if said := fault(task.name, outcome, rules):
+                    raise TaskError(said)
+    finally:
+        environment.close()
 
 
 def _actions(spec: Any, shape: tuple[int, int], seed: int) -> list[Tensor]:

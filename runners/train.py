@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from envs.errors import TaskError
 from runners.command_line import (
     FINISHED,
     RESUMABLE,
@@ -70,8 +71,8 @@ def run(values: flags.FlagValues) -> int:
             status = training.train(
                 workdir=values.workdir, resume=values.resume, dry_run=values.dry_run
             )
-    except config.ConfigError as error:
-        return wrong(error.line())
+    except (config.ConfigError, TaskError) as error:
+        return wrong(str(error).splitlines()[0])
     return RESUMABLE if status == training.INTERRUPTED else FINISHED
 
 

@@ -9,6 +9,7 @@ import torch
 from absl import logging
 from torch import nn
 
+from envs.errors import TaskError
 from runners import (
     config,
     driving,
@@ -110,15 +111,16 @@ def train(
     Raises:
         ConfigError: something is bound wrongly, does not fit, or the folder is another run's.
     """
-    _check_objects(
-        suite=(suite, "spec"),
-        evaluator=(evaluator, "check"),
-        commit_evaluator=(commit_evaluator, "check"),
-        logger=(logger, "bind"),
-        checkpointer=(checkpointer, "bind"),
-        progress=(progress, "bind"),
-        recorder=(recorder, "close"),
-    )
+    with config.config_errors():  # a suite may find its own sizes wrong
+        _check_objects(
+            suite=(suite, "spec"),
+            evaluator=(evaluator, "check"),
+            commit_evaluator=(commit_evaluator, "check"),
+            logger=(logger, "bind"),
+            checkpointer=(checkpointer, "bind"),
+            progress=(progress, "bind"),
+            recorder=(recorder, "close"),
+        )
     for name, value in {"total_steps": total_steps, "threads": threads}.items():
         if value is not None and value < 1:
             raise ConfigError(f"train.{name} must be at least 1, got {value}")
@@ -249,7 +251,8 @@ def _run(
     except ConfigError:
         raise
     except Exception as error:
-        status(FAILED, step=loop.step, reason=failure_reason(error), exit_code=1)
+        refused = isinstance(error, TaskError)
+        status(FAILED, step=loop.step, reason=failure_reason(error), exit_code=2 if refused else 1)
         if isinstance(error, NonFiniteError):
             states = {"batch": error.batch.to_dict(), "learner": parts.learner.state_dict()}
             (run.path / "failure").mkdir(exist_ok=True)

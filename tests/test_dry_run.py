@@ -1,11 +1,19 @@
 """What `--dry_run` finds: environments and learners that break the rules, in one line each."""
 
+import json
 from functools import partial
 
+import numpy as np
 import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
 
+from envs.environment import Environment
+from envs.errors import TaskError
 from envs.plane import PointMass
 from envs.point_mass import PointMassSuite
+from envs.suite import Spec
+from runners import train
 from runners.config import ConfigError
 from runners.environment_checks import check_environments
 
@@ -60,3 +68,157 @@ def test_a_snapshot_that_leaves_something_out(kind, workers):
 
 def test_environments_that_keep_the_rules():
     check_environments(suite_of(PointMass))
+
+
+class Told(PointMass):
+    """Steps tell something else of what is in `changes`, by its place among the five values."""
+
+    changes = {}
+
+    def step(self, action):
+        outcome = list(super().step(action))
+        for place, value in self.changes.items():
+            outcome[place] = value(outcome[place])
+        return tuple(outcome)
+
+
+def telling(**changes):
+    places = {"observation": 0, "reward": 1, "info": 4}
+    return type("Telling", (Told,), {"changes": {places[k]: v for k, v in changes.items()}})
+
+
+class Bare:
+    """No more than gymnasium asks for; without a class of Polytask."""
+
+    def __init__(self, *arguments):
+        self.inner = PointMass(*arguments)
+        self.action_space = self.inner.action_space
+
+    def reset(self, **options):
+        return self.inner.reset(**options)
+
+    def step(self, action):
+        return self.inner.step(action)
+
+    def close(self):
+        pass
+
+
+class Unsaved(PointMass):
+    snapshot = Environment.snapshot
+
+
+def acting(space):
+    def begin(self, *arguments):
+        PointMass.__init__(self, *arguments)
+        self.action_space = space
+
+    return type("Acting", (PointMass,), {"__init__": begin})
+
+
+FAULTS = {
+    "narrow": (
+        telling(observation=lambda seen: seen[:1]),
+        r"observation of shape \(1,\), the spec says \(6,\)",
+    ),
+    "wide": (telling(observation=lambda seen: np.zeros(9)), r"observation of shape \(9,\)"),
+    "list": (telling(observation=list), r"observation a list, no array, the spec says \(6,\)"),
+    "no reward": (telling(reward=lambda reward: None), "reward must be one number, got None"),
+    "rewards": (telling(reward=lambda reward: np.zeros(2)), "one number, got array"),
+    "no success": (telling(info=lambda info: {}), 'info of a step has no "success"'),
+    "nan": (
+        telling(info=lambda info: {"success": float("nan")}),
+        r'info\["success"\] must be True or False, got nan',
+    ),
+    "bare": (Bare, "has no simulate; derive it from envs.environment.Environment"),
+    "unsaved": (Unsaved, "has no snapshot"),
+    "discrete": (acting(Discrete(2)), r"action_space is Discrete\(2\), the spec asks for Box"),
+    "half": (acting(Box(-0.5, 0.5, (2,))), r"the spec asks for Box\(-1.0, 1.0, \(2,\)\)"),
+    "three": (acting(Box(-1.0, 1.0, (3,))), r"the spec asks for Box\(-1.0, 1.0, \(2,\)\)"),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_an_environment_that_breaks_a_rule(case):
+    kind, said = FAULTS[case]
+    with pytest.raises(ConfigError, match=f"task turn-1: .*{said}"):
+        check_environments(suite_of(kind))
+    with (
+        pytest.raises(TaskError, match=f"task turn-1: .*{said}"),
+        suite_of(kind).vector() as vector,
+    ):
+        vector.reset()
+        vector.step(vector.current().set("action", torch.zeros(2, 2)))
+
+
+class Flat(PointMass):
+    """Shows less than the spec says from the first observation on."""
+
+    def reset(self, **options):
+        observation, info = super().reset(**options)
+        return observation[:3], info
+
+
+class Blind(PointMass):
+    """Shows less in every step; of a module, so that workers can build it."""
+
+    def step(self, action):
+        observation, *rest = super().step(action)
+        return observation[:3], *rest
+
+
+@pytest.mark.parametrize("kind", [Flat, Blind, Bare])
+def test_a_worker_hands_the_line_on_at_once(kind):
+    with pytest.raises(TaskError, match="^task turn-1: .*$") as caught:
+        vector = suite_of(kind, workers=2).vector()
+        vector.reset()
+        vector.step(vector.current().set("action", torch.zeros(2, 2)))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+class Lambda(PointMassSuite):
+    def build(self, tasks):
+        return lambda task: made(PointMass, task)
+
+
+def test_what_no_worker_can_be_sent():
+    check_environments(Lambda(2))
+    with pytest.raises(ConfigError, match="task turn-0: .* worker process .* or bind workers = 0"):
+        check_environments(Lambda(2, workers=1))
+
+
+class Broken(PointMass):
+    def step(self, action):
+        return self.nothing
+
+
+def test_an_error_of_the_environment_itself():
+    said = r"task turn-1: AttributeError: .*'nothing' \(test_dry_run.py line \d+\)"
+    with pytest.raises(ConfigError, match=said):
+        check_environments(suite_of(Broken))
+
+
+@pytest.mark.parametrize("name", ["observation_dim", "action_dim", "num_tasks", "horizon"])
+def test_sizes_of_nothing(name):
+    sizes = {"observation_dim": 6, "action_dim": 2, "num_tasks": 1, "horizon": 30}
+    with pytest.raises(ValueError, match=f"Spec.{name} must be at least 1, got 0"):
+        Spec(**{**sizes, name: 0})
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry_run"]])
+@pytest.mark.parametrize("case", ["blind", "empty"])
+def test_one_line_of_a_run(case, dry, tmp_path, capsys, monkeypatch):
+    if case == "blind":
+        made_by = partial(mixed, Blind, "turn-1")
+        monkeypatch.setattr(PointMassSuite, "build", lambda suite, tasks: made_by)
+        said = "task turn-1: observation of shape (3,), the spec says (6,)"
+    else:
+        monkeypatch.setattr(PointMassSuite, "spec", property(lambda suite: Spec(6, 2, 2, 0)))
+        said = "Spec.horizon must be at least 1, got 0"
+    file = "--gin_file=gin/quick/mtsac_point_mass.gin"
+    assert train.main(["train", file, f"--workdir={tmp_path}", "--seed=0", *dry]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert lines == [f"error: {said}"]
+    if case == "blind" and not dry:
+        status = json.loads((tmp_path / "mtsac_point_mass" / "seed_0" / "status.json").read_text())
+        assert (status["reason"], status["exit_code"]) == (said, 2)

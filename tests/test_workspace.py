@@ -18,7 +18,14 @@ MODULES = [f for p in PACKAGES for f in sorted((ROOT / p).glob("*.py"))]
 TESTS = [f for p in PACKAGES for f in sorted((ROOT / p / "tests").rglob("*.py"))]
 IMPORTS = (ast.Import, ast.ImportFrom)
 # What says only the shape of a part, and what is no part.
-ABSTRACT = ("envs.suite", "envs.vector", "algorithms.base", "envs.cores")
+ABSTRACT = (
+    "envs.environment",
+    "envs.errors",
+    "envs.suite",
+    "envs.vector",
+    "algorithms.base",
+    "envs.cores",
+)
 
 
 def _name(file: Path) -> str:
