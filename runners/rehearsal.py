@@ -2,7 +2,10 @@
 
 import tempfile
 import time
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -11,6 +14,15 @@ from rich.table import Table
 from runners.checkpoint import Checkpointer
 from runners.config import ConfigError
 from runners.environment_checks import check_environments
+from runners.learner_checks import (
+    TRAINING,
+    Call,
+    check_acting,
+    check_replay,
+    check_second,
+    difference,
+    last_calls,
+)
 from runners.parts import Parts
 from runners.preflight import GIB, Needs, free_disk, free_memory
 from runners.progress import duration
@@ -18,17 +30,25 @@ from runners.progress import duration
 STEPS, UPDATES = 3, 3
 
 
-def rehearse(parts: Parts, total_steps: int, wanted: Needs, console: Console | None = None) -> None:
+def rehearse(
+    parts: Parts,
+    total_steps: int,
+    wanted: Needs,
+    again: Callable[[], tuple[Any, Any]],
+    console: Console | None = None,
+) -> None:
     """Check the environments, collect, update, evaluate, save and load; print what a run takes.
 
     Args:
         parts: the run, put together.
         total_steps: environment steps of the whole run.
         wanted: memory and disk of the run.
+        again: builds another learner and its loop, as those of the run were built.
         console: where the table goes; standard output if None.
 
     Raises:
-        ConfigError: an environment breaks the rules, or a checkpoint does not come back the same.
+        ConfigError: an environment breaks the rules, a checkpoint does not come back the same, or
+            acting without exploring is random.
     """
     started = time.perf_counter()
     seconds: dict[str, float] = {}
@@ -36,36 +56,48 @@ def rehearse(parts: Parts, total_steps: int, wanted: Needs, console: Console | N
     seconds["checks"] = time.perf_counter() - started
     loop = parts.loop
     loop.rehearse(STEPS, UPDATES)  # warms up; the first iteration may be unlike the others
-    seconds["step"], seconds["update"] = loop.rehearse(STEPS, UPDATES)
+    with last_calls(parts.learner, ("act", *TRAINING)) as calls:
+        with last_calls(loop.replay, ("sample",)) as draws:
+            seconds["step"], seconds["update"] = loop.rehearse(STEPS, UPDATES)
+    check_acting(parts.learner, calls, parts.streams)
     if parts.evaluator is not None:
         seconds["evaluation"] = parts.evaluator.rehearse(parts.suite, parts.learner)
-    seconds["checkpoint"] = _save_and_load(parts)
+    seconds["checkpoint"] = _save_and_load(parts, again, calls, draws)
     _report(parts, total_steps, wanted, seconds, console or Console())
 
 
-def _save_and_load(parts: Parts) -> float:
+def _save_and_load(
+    parts: Parts,
+    again: Callable[[], tuple[Any, Any]],
+    calls: dict[str, Call],
+    draws: dict[str, Call],
+) -> float:
     """Seconds for one checkpoint of the run as it stands, after checking that it reads back."""
+    learner = parts.learner
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # those of the first
+        second, loop = again()
     with tempfile.TemporaryDirectory() as folder:
         parts.logger.bind(Path(folder) / "run")
         checkpointer = Checkpointer(exclude_buffer=parts.checkpointer.exclude_buffer)
         checkpointer.bind(Path(folder) / "checkpoints")
         state = parts.state()
-        before = {k: v.clone() for k, v in parts.learner.state_dict().items() if torch.is_tensor(v)}
+        before = {k: v.clone() for k, v in learner.state_dict().items() if torch.is_tensor(v)}
         start = time.perf_counter()
         saved = checkpointer.save(parts.loop.step, **state)
         seconds = time.perf_counter() - start
         if not saved or checkpointer.restore(**state) != parts.loop.step:
             raise ConfigError(f"no checkpoint could be written to {folder}; set TMPDIR")
-        after = parts.learner.state_dict()
-        changed = [name for name, value in before.items() if not _same(value, after[name])]
+        after = {k: v for k, v in learner.state_dict().items() if torch.is_tensor(v)}
+        if (changed := difference(before, after)) is not None:
+            raise ConfigError(f"the learner's {changed} did not come back from its checkpoint")
+        checkpointer.restore(learner=second)
         parts.logger.close()
-    if changed:
-        raise ConfigError(f"the learner's {changed[0]} did not come back from its checkpoint")
+    if not parts.checkpointer.exclude_buffer:
+        check_replay(parts, loop.replay, draws)
+    check_second(learner, second, calls, parts.streams)
+    loop.close()
     return seconds
-
-
-def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
 def _report(

@@ -130,13 +130,17 @@ def train(
         torch.set_num_threads(threads)
     with config.config_errors():
         streams = GlobalStreams(seed)
-        learner = algorithm(suite.spec).to(
-            named_device(device, "train.device", "bind DEVICE = 'cpu'")
-        )
+        place = named_device(device, "train.device", "bind DEVICE = 'cpu'")
+
+        def built() -> tuple[nn.Module, Any]:
+            learner = algorithm(suite.spec).to(place)
+            return learner, loop(suite, learner, seed=seed)
+
+        learner, its_loop = built()
         parts = Parts(
             suite,
             learner,
-            loop(suite, learner, seed=seed),
+            its_loop,
             evaluator,
             commit_evaluator,
             logger or Logger(),
@@ -178,7 +182,7 @@ def train(
             _check_source(parts.checkpointer, run, text, resume)
         if dry_run:
             preflight.check(wanted, run.path)
-            rehearse(parts, total_steps, wanted)
+            rehearse(parts, total_steps, wanted, built)
             return DONE
         preflight.check(wanted, run.path, preflight.bytes_in(run.checkpoints))
         with run.claimed():

@@ -1,0 +1,138 @@
+"""What `--dry_run` finds of learners and replays: states that lack something, random acting."""
+
+import pytest
+import torch
+from torch import nn
+
+from algorithms.latent_sac import LatentSAC
+from algorithms.pearl import PEARL
+from algorithms.sac import SAC
+from buffers.context_replay import ContextReplay
+from buffers.task_replay import TaskReplay
+from buffers.window_replay import WindowReplay
+from runners import train
+from runners.learner_checks import difference
+
+FILES = {
+    "sac": "gin/quick/mtsac_point_mass.gin",
+    "pearl": "gin/quick/pearl_point_robot.gin",
+    "tigr": "gin/quick/tigr_point_robot.gin",
+    "cavia": "gin/quick/cavia_navigation.gin",
+}
+
+
+def dry_run(file, tmp_path, capsys):
+    arguments = [f"--gin_file={FILES[file]}", f"--workdir={tmp_path}", "--dry_run"]
+    code = train.main(["train", *arguments])
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    return code, said
+
+
+def forget(patch, kind, verbs=("get_extra_state", "set_extra_state")):
+    patch.setattr(kind, verbs[0], lambda part: {})
+    patch.setattr(kind, verbs[1], lambda part, state: None)
+
+
+def optimizers(kind):
+    return lambda patch: forget(patch, kind)
+
+
+def rows(kind):
+    return lambda patch: forget(patch, kind, ("state_dict", "load_state_dict"))
+
+
+def counter(patch):
+    update = SAC.update
+
+    def counted(learner, batch):
+        learner.tally += 1
+        return update(learner, batch)
+
+    begun(patch, lambda learner: setattr(learner, "tally", 0))
+    patch.setattr(SAC, "update", counted)
+
+
+def begun(patch, more):
+    begin = SAC.__init__
+
+    def extended(learner, *arguments, **options):
+        begin(learner, *arguments, **options)
+        more(learner)
+
+    patch.setattr(SAC, "__init__", extended)
+
+
+def plain_list(patch):
+    acting(patch, lambda learner, td, explore: learner.layers[0](td["action"]).tanh())
+    begun(patch, lambda learner: setattr(learner, "layers", [nn.Linear(2, 2)]))
+
+
+def fading_noise(patch):
+    update = SAC.update
+
+    def faded(learner, batch):
+        learner.noise = learner.noise * 0.5
+        return update(learner, batch)
+
+    begun(patch, lambda learner: setattr(learner, "noise", torch.ones(())))
+    patch.setattr(SAC, "update", faded)
+    acting(patch, lambda learner, td, explore: td["action"] * (1 - learner.noise * explore))
+
+
+def acting(patch, change):
+    act = SAC.act
+
+    def changed(learner, td, explore):
+        td = act(learner, td, explore)
+        with torch.no_grad():
+            return td.set("action", change(learner, td, explore))
+
+    patch.setattr(SAC, "act", changed)
+
+
+def random(patch):
+    acting(patch, lambda learner, td, explore: torch.rand_like(td["action"]))
+
+
+def draws(patch):
+    acting(patch, lambda learner, td, explore: td["action"] + 0 * torch.rand(()))
+
+
+FAULTS = {
+    "optimizers": ("sac", optimizers(SAC), ["SAC: ", "differs after the same update"]),
+    "optimizers of PEARL": ("pearl", optimizers(PEARL), ["PEARL: ", "after the same update"]),
+    "optimizers of TIGR": ("tigr", optimizers(LatentSAC), ["TIGR: agent.", "the same update"]),
+    "counter": ("sac", counter, ["SAC: tally changes in training", "get_extra_state"]),
+    "list": ("sac", plain_list, ["SAC: act False", "layers into a ModuleList"]),
+    "tensor": ("sac", fading_noise, ["SAC: act True", "differs"]),
+    "replay": ("sac", rows(TaskReplay), ["TaskReplay: ", "in a second replay"]),
+    "replay of PEARL": ("pearl", rows(ContextReplay), ["ContextReplay: ", "a second replay"]),
+    "replay of TIGR": ("tigr", rows(WindowReplay), ["WindowReplay: ", "a second replay"]),
+    "random": ("sac", random, ["SAC.act: ", "other actions with explore=False"]),
+    "draws": ("sac", draws, ["SAC.act draws random numbers with explore=False"]),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_one_line_names_what_is_wrong(case, tmp_path, capsys, monkeypatch):
+    file, spoil, words = FAULTS[case]
+    spoil(monkeypatch)
+    code, said = dry_run(file, tmp_path, capsys)
+    assert code == 2 and len(said) == 1, said
+    for word in words:
+        assert word in said[0]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_methods_that_keep_the_rules(file, tmp_path, capsys):
+    assert dry_run(file, tmp_path, capsys) == (0, [])
+
+
+def test_difference():
+    one = {"a": [torch.tensor([1.0, float("nan")]), 2], "b": {"c": (None, "x", float("nan"))}}
+    assert difference(one, {"a": [torch.tensor([1.0, float("nan")]), 2], "b": one["b"]}) is None
+    assert difference(one, {**one, "a": [torch.tensor([1.0, 2.0]), 2]}) == "a[0]"
+    assert difference(one, {**one, "b": {"c": (None, "y", 0.0)}}) == "b.c[1]"
+    assert difference(one, {**one, "a": [one["a"][0]]}) == "a"
+    assert difference(one, {"a": one["a"]}) == "a key"
+    assert difference(torch.zeros(2), torch.zeros(2, dtype=torch.int64), "a") == "a"
