@@ -120,6 +120,7 @@ def check_replay(parts: Parts, second: Any, calls: dict[str, Call]) -> None:
 def difference(one: Any, other: Any, place: str = "") -> str | None:
     """Where two nested states differ, None if nowhere; nan is equal to itself."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
+        one, other = one.cpu(), other.cpu()  # what is not the module's own may lie elsewhere
         same = one.shape == other.shape and one.dtype == other.dtype
         same = same and bool(((one == other) | (one != one) & (other != other)).all())
         return None if same else place
