@@ -71,8 +71,10 @@ def run(values: flags.FlagValues) -> int:
             status = training.train(
                 workdir=values.workdir, resume=values.resume, dry_run=values.dry_run
             )
-    except (config.ConfigError, TaskError) as error:
-        return wrong(str(error).splitlines()[0])
+    except config.ConfigError as error:
+        return wrong(error.line())
+    except TaskError as error:
+        return wrong(str(error))
     return RESUMABLE if status == training.INTERRUPTED else FINISHED
 
 
