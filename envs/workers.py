@@ -6,6 +6,7 @@ has no name (its file is unlinked when it is made), so nothing can be left behin
 SIGKILL. What a worker does is in `envs.worker`.
 """
 
+import logging
 import multiprocessing
 import pickle
 import select
@@ -25,6 +26,8 @@ from envs.episodes import Build, Chunk, Seed, Task
 from envs.errors import TaskError
 from envs.messages import new_poller, receive, send
 from envs.worker import child_settings, work
+
+log = logging.getLogger("absl")
 
 
 class WorkerPool:
@@ -208,6 +211,7 @@ class WorkerPool:
                     f"environment workers failed {len(self._times)} times within "
                     f"{self.window:g} seconds; the last failure:\n{fault}"
                 )
+            log.warning("an environment worker is replaced: %s", fault)
             self.restarts += 1
             _stop(self._processes[index], self._pipes[index])
             self._start(index)

@@ -68,7 +68,7 @@ def test_both_modes_and_snapshots_across_them(rollout, same):
     assert gone(pids) and shared_segments() <= before
 
 
-def test_killed_and_hung_workers_are_replaced():
+def test_killed_and_hung_workers_are_replaced(caplog):
     before = shared_segments()
     with PointMassSuite(3, workers=2, timeout=8.0).vector(seed=4) as vector:
         root = vector.reset()
@@ -89,6 +89,7 @@ def test_killed_and_hung_workers_are_replaced():
             assert torch.equal(fresh["episode"] - root["episode"], rows.long())
             assert step(vector)["next", "valid"].all()
         assert vector.faults["worker_restarts"] == 2
+        assert f"process {second}) ended with signal 9" in caplog.text
         pids = (first, second, *vector.worker_pids)
         state = vector.state_dict()
     assert gone(pids) and shared_segments() <= before
