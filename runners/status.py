@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from runners.files import disk_is_full, write_atomically
-from runners.ownership import place_in_users_code
 
 log = logging.getLogger("absl")
 
@@ -67,15 +66,13 @@ def write_status(
 
 
 def failure_reason(error: Exception) -> str:
-    """An exception in one line, with the place in the user's code it came from.
+    """An exception in one line: the first of what it says.
 
-    The first line of what it says; one that only announces the rest is followed by the last line,
-    where a traceback has its cause.
+    One that only announces the rest is followed by the last line, where a traceback has its cause.
     """
     lines = str(error).strip().splitlines() or [type(error).__name__]  # some say nothing
     text = f"{lines[0]} {lines[-1].strip()}" if lines[0].endswith(":") and lines[1:] else lines[0]
-    place = place_in_users_code(error)
-    return f"{text} ({place})" if place else text
+    return f"KeyError: {text}" if isinstance(error, KeyError) else text  # it says the key alone
 
 
 def read_status(folder: Path | str) -> dict[str, Any] | None:
