@@ -52,8 +52,8 @@ tasks, 10 episodes, 150 iterations. One process with one thread for each run (`O
 minutes are its processor time, evaluations included, on a virtual machine with two cores of an AMD
 EPYC, on which other work ran. A seed gives the same numbers on the same processor only: where sums
 are rounded in another way, runs of this length come apart, and versions of the code round in
-another way: under an earlier one the same seeds of CAVIA, soft gates and MAML on 2D navigation
-ended, on 1000 tasks, with -15.8, -11.8 and -11.2 after four steps.
+another way: in earlier versions of this page the same seeds of CAVIA, soft gates and MAML on 2D
+navigation ended, on 1000 tasks, with -15.8, -11.8 and -11.2 after four steps.
 
 {commands}
     python -m runners.evaluate runs/cavia_navigation/seed_42 --tasks=1000 --seed=1
@@ -92,8 +92,8 @@ longer visits all four leaves, and nothing tells it of a goal at the others, who
 name iterations 350, 250 and 50 of 500 as best for CAVIA.
 
 On the half-cheetah one step was to help; here as on 2D navigation by 5. Seed 378 has not begun to
-learn by its last iteration. Gone on with to 300 (`ITERATIONS = 300`), it begins after 225 and ends
-with -23.7, -13.7 and -3.3.
+learn by its last iteration. Gone on with to 300 (the same command, `--gin="ITERATIONS = 300"` and
+`--gin="Checkpointer.override = True"`), it begins after 225 and ends with -23.7, -13.7 and -3.3.
 
 {verdicts}
 """

@@ -1,10 +1,8 @@
 """What `--dry_run` asks of the environments: gymnasium's rules, a step's keys, exact snapshots."""
 
 import copy
-import traceback
 import warnings
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +13,7 @@ from torch import Tensor
 from envs.environment import check_environment, fault
 from envs.errors import TaskError
 from runners.config import ConfigError
+from runners.status import failure_reason
 
 
 def check_environments(suite: Any, steps: int = 5) -> None:
@@ -31,12 +30,7 @@ def check_environments(suite: Any, steps: int = 5) -> None:
         except TaskError as error:
             raise ConfigError(str(error)) from error
         except Exception as error:  # whatever the environment's own code comes to
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            said = (str(error).splitlines() or [""])[0]
-            raise ConfigError(
-                f"task {task.name}: {type(error).__name__}: {said} "
-                f"({Path(place.filename).name} line {place.lineno})"
-            ) from error
+            raise ConfigError(f"task {task.name}: {failure_reason(error)}") from error
     names = [task.name for task in tasks]
     shape = steps, len(names)
     try:

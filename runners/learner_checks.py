@@ -143,8 +143,9 @@ def _number_that_differs(learner: nn.Module, second: nn.Module) -> str | None:
     others = dict(second.named_modules())
     for path, module in learner.named_modules():
         values = vars(others[path]) if path in others else {}
-        for name, value in vars(module).items():
-            if isinstance(value, int | float) and name in values and value != values[name]:
+        for name in sorted(vars(module).keys() & values.keys() - {"training"}):  # a mode is none
+            value = vars(module)[name]
+            if isinstance(value, int | float) and value != values[name]:
                 return f"{path}.{name}".lstrip(".")
     return None
 

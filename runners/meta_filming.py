@@ -33,7 +33,10 @@ def before_and_after(
 ) -> list[tuple[str, Episode]]:
     """An episode with the prior, and one after `count` adaptations, with the task's first goal.
 
-    In between the learner collects and adapts as in its evaluations. Marks of the two come first.
+    In between the learner collects and adapts as in its evaluations.
+
+    Returns:
+        For each of the two what its file's name says of it, "_adapted-<number>", and the episode.
     """
     task = replace(studio.task, goals=studio.task.goals[:1])
     on_policy = regime(learner) is ON_POLICY

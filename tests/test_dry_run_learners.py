@@ -128,6 +128,19 @@ def test_methods_that_keep_the_rules(file, tmp_path, capsys):
     assert dry_run(file, tmp_path, capsys) == (0, [])
 
 
+def test_a_network_that_training_leaves_in_evaluation_mode_is_no_fault(
+    tmp_path, capsys, monkeypatch
+):
+    update = SAC.update
+
+    def resting(learner, batch):
+        learner.actor.eval()
+        return update(learner, batch)
+
+    monkeypatch.setattr(SAC, "update", resting)
+    assert dry_run("sac", tmp_path, capsys) == (0, [])
+
+
 def test_difference():
     one = {"a": [torch.tensor([1.0, float("nan")]), 2], "b": {"c": (None, "x", float("nan"))}}
     assert difference(one, {"a": [torch.tensor([1.0, float("nan")]), 2], "b": one["b"]}) is None

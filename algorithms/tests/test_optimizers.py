@@ -11,7 +11,7 @@ MAX_NORM = 1.0
 
 @pytest.mark.parametrize("members", [1, 2])
 def test_gradients_that_share_memory_are_clipped_once(members: int) -> None:
-    """As autograd leaves them, for two parameters that are added to one another."""
+    """Autograd may give two parameters views of one tensor as their gradients."""
     parameters = [nn.Parameter(torch.zeros(2, 3)) for _ in range(2)]
     group = ClippedOptimizer(
         parameters, torch.optim.SGD, lr=1.0, max_norm=MAX_NORM, members=members
