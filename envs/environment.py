@@ -122,6 +122,9 @@ def fault(name: str, outcome: Any, rules: Rules) -> str | None:
     for key in ("success", *told(rules)):
         if key not in info:
             return f'task {name}: the info of a step has no "{key}"; every step must tell it'
+    for key, (shape, _) in told(rules).items():
+        if np.size(info[key]) != (size := int(np.prod(shape))):
+            return f'task {name}: info["{key}"] must have the size {size}, got {info[key]!r:.80}'
     success = info["success"]
     if not _is_number(success) or float(success) != float(success):
         return f'task {name}: info["success"] must be True or False, got {success!r:.80}'

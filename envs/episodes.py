@@ -97,7 +97,8 @@ class Chunk:
         self._elapsed = [0] * len(self._tasks)
         self._done = [False] * len(self._tasks)
         self._recent: list[bool] = []
-        self._told, self._shape = tuple(told(rules)), (rules.observation_dim,)
+        self._told = tuple((name, int(np.prod(shape))) for name, (shape, _) in told(rules).items())
+        self._shape = (rules.observation_dim,)
         self._rngs = [seed.generator() for seed in seeds]
         self._environments = [self._new(task) for task in self._tasks]
         self._spares: Spares[Environment] = Spares(self.max_spares)
@@ -241,7 +242,9 @@ class Chunk:
         valid = square < LARGEST_SQUARE and not info.get("unstable", False)
         if valid:
             arrays["next_observation"][i] = observation
-            for name in self._told:
+            for name, size in self._told:
+                if np.size(info[name]) != size:  # numpy would fill the row with one number
+                    raise ValueError("see `fault`")
                 arrays[f"next_{name}"][i] = info[name]
         else:
             arrays["next_observation"][i] = arrays["observation"][i]

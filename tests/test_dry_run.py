@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -148,6 +149,20 @@ def test_an_environment_that_breaks_a_rule(case):
         pytest.raises(TaskError, match=f"task turn-1: .*{said}"),
         suite_of(kind).vector() as vector,
     ):
+        vector.reset()
+        vector.step(vector.current().set("action", torch.zeros(2, 2)))
+
+
+@pytest.mark.parametrize("number", [1.0, np.ones(1), np.ones(4)])
+def test_an_entry_of_another_size_than_promised(number, monkeypatch):
+    entries = {"specification": number, "task_id": 0, "task_changed": False}
+    suite = suite_of(telling(info=lambda info: info | entries), name="turn-0")
+    spec = replace(suite.spec, specification_dim=3)
+    monkeypatch.setattr(type(suite), "spec", spec)
+    said = r'task turn-0: info\["specification"\] must have the size 3, got'
+    with pytest.raises(ConfigError, match=said):
+        check_environments(suite)
+    with pytest.raises(TaskError, match=said), suite.vector() as vector:
         vector.reset()
         vector.step(vector.current().set("action", torch.zeros(2, 2)))
 
