@@ -23,10 +23,10 @@ ROOT = Path(__file__).resolve().parents[1]
 GIB = 2**30
 PYTHON = (3, 11)
 EXTRAS = {
-    "imageio-ffmpeg": "pip install 'polytask-runners[record]', for videos",
-    "pillow": "pip install 'polytask-runners[record]', for contact sheets",
+    "imageio-ffmpeg": "pip install imageio-ffmpeg, for videos",
+    "pillow": "pip install pillow, for contact sheets",
     "matplotlib": "pip install matplotlib, for plots",
-    "wandb": "pip install 'polytask-runners[wandb]', if metrics shall go there",
+    "wandb": "pip install wandb, if metrics shall go there",
 }
 INSTALL = "pip install -c constraints.txt -e ."
 FREE_DISK, FREE_MEMORY = 10 * GIB, 4 * GIB

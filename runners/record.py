@@ -103,7 +103,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         recording = importlib.import_module("runners.recording")
     except ModuleNotFoundError as error:
-        return wrong(f"{error.name} is not installed; pip install 'polytask-runners[record]'")
+        return wrong(f"{error.name} is not installed; pip install imageio-ffmpeg pillow")
     rendering = importlib.import_module("runners.rendering")
     try:
         if parsed:

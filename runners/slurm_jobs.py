@@ -83,7 +83,7 @@ class SlurmJobs:
             submitit = importlib.import_module("submitit")
         except ImportError as error:
             raise ConfigError(
-                "--launcher=slurm: submitit is not installed; pip install 'polytask[slurm]'"
+                "--launcher=slurm: submitit is not installed; pip install submitit"
             ) from error
         cluster = str(options.get("cluster", "slurm"))
         parameters = {name: value for name, value in options.items() if name != "cluster"}

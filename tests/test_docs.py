@@ -18,9 +18,12 @@ import gin
 import pytest
 from gin import config as gin_config
 
+from runners import config
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
+ENVIRONMENTS = DOCS / "methods/meta_environments.md"
 PACKAGES = ("envs", "networks", "buffers", "algorithms", "runners")
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 TINY = ["TOTAL_STEPS = 48", "WARMUP_STEPS = 8", "BATCH_SIZE = 8", "LOG_INTERVAL = 8"]
@@ -121,6 +124,26 @@ def test_commands_of_a_page_have_flags_that_there_are(page, capsys):
         known = set(re.findall(r"--(?:\[no\])?(\w+)", capsys.readouterr().out))
         for flag in re.findall(r"(?<=\s)--(\w+)", rest):
             assert flag in known, f"runners.{verb} --{flag}"
+
+
+def test_sizes_of_the_inference_environments():
+    """The table's rows are what the part files build, and every part file is in it."""
+    row = re.compile(
+        r"^\| `(\w+)` \| .+ \| (\d+), (\d+) \| (\d+) \| (\d+), (\d+) \|$", re.MULTILINE
+    )
+    told = {name: sizes for name, *sizes in row.findall(ENVIRONMENTS.read_text())}
+    files = sorted((ROOT / "gin/envs").glob("*.gin"))
+    parts = [f for f in files if f.stem.startswith(("point_robot", "pearl_", "tigr_", "cemrl_"))]
+    assert set(told) == {file.stem for file in parts}
+    importlib.import_module("runners.training")  # as the entry point does
+    for file in parts:
+        gin.clear_config()
+        config.parse([file])
+        suite = gin.query_parameter("train.suite").scoped_configurable_fn()
+        spec = suite.spec
+        sizes = [spec.observation_dim, spec.action_dim, spec.horizon]
+        sizes += [len(suite.each(split)) for split in ("train", "test")]
+        assert told[file.stem] == [str(size) for size in sizes], file
 
 
 MESSAGES = [text for _, text in blocks("troubleshooting.md", "console")]
