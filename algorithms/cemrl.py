@@ -29,7 +29,8 @@ class CEMRL(WindowLearner):
 
     With `per_step` a transition t of the window has classes of its own: the three terms, with
     q(k|x_t) and q(z|x_t, k), are summed over t, while the nll_k are those of a z_k drawn from the
-    merge of class k over all t, whatever class each of them picks when it acts.
+    merge of class k over all t, whatever class each of them picks when it acts. Where the encoder
+    masks padding, the sum leaves it out.
 
     Weights start at (1, D) / (1 + D). Validation decodes z as it is when acting, the mean of the
     likeliest class. With the mean errors V of windows for training,
@@ -75,6 +76,11 @@ class CEMRL(WindowLearner):
         for name, weight in (("kl_weight", kl_weight), ("class_weight", class_weight)):
             if not 0.0 <= weight < float("inf"):
                 raise ValueError(f"CEMRL.{name} must be at least 0, got {weight}")
+        if getattr(self.decoder, "state_error", "sum") != "sum":
+            raise ValueError(
+                "CEMRL's weights are for the sum of squared errors over an observation, not their "
+                "mean; bind TransitionDecoder.state_error = 'sum'"
+            )
         self.kl_weight, self.class_weight = kl_weight, class_weight
         self.per_step, self.reweigh = per_step, reweigh
         if per_step:
@@ -106,7 +112,10 @@ class CEMRL(WindowLearner):
         nll = self.weights[0] * each[0] + self.weights[1] * each[1]
         if self.per_step:
             repeated = nll.unsqueeze(1).expand_as(parts)
-            bound = evidence_bound(repeated, parts, steps.logits, **rates).sum(1)
+            bound = evidence_bound(repeated, parts, steps.logits, **rates)
+            if getattr(self.encoder, "mask_padding", False):
+                bound = bound * windows[:, :-1]["mask"]
+            bound = bound.sum(1)
         else:
             bound = evidence_bound(nll, parts, mixture.logits, **rates)
         state, reward = ((weights * x).sum(-1).mean().detach() for x in each)

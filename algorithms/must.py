@@ -207,8 +207,10 @@ class MaskedSAC(SAC):
         return metrics
 
     def end_phase(self, context: TensorDict | None) -> Metrics:
-        """Commit new masks after a generator phase."""
-        metrics = self._commit(context) if self.generating else {}
+        """Commit new masks after a generator phase; and as `SAC`."""
+        metrics = super().end_phase(context)
+        if self.generating:
+            metrics |= self._commit(context)
         self.iteration += 1
         self.generating, self._drawn = False, None
         return metrics

@@ -4,6 +4,7 @@ All environments share one random stream. As long as none begins an episode of i
 `autoreset`), what one environment goes through does not depend on the actions of the others.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 
 from envs.arrays import Arrays, Rules, new_arrays, silence, told
-from envs.dynamics import Dynamics, Goals, State
+from envs.breakdowns import Breakdowns
+from envs.dynamics import Dynamics, Goals, Outcome, State
 from envs.episodes import Seed, Task, restored
 from envs.vector import Vector
 
@@ -50,6 +52,8 @@ class BatchedTasks(Vector):
 class Batch:
     """Steps all rows of a `Dynamics` and keeps their episodes; the verbs of `Chunk`.
 
+    An episode with a number that is not finite ends as it does there.
+
     Args:
         dynamics: the environment.
         goals: what the goals of a task are.
@@ -77,7 +81,7 @@ class Batch:
         self._state: State = {}
         self._elapsed = torch.zeros(len(tasks), dtype=torch.int64)
         self._done = torch.zeros(len(tasks), dtype=torch.bool)
-        self._goals = goals
+        self._breakdowns, self._goals = Breakdowns(), goals
         self._held: tuple[Task, ...]
         self._tasks: tuple[Task, ...]
         self._waiting: Tensor
@@ -94,6 +98,7 @@ class Batch:
         rows, rules = self._rows, self._rules
         state, outcome = self._dynamics.step(self._state, rows["action"], self._rng)
         moves = ~self._done
+        broken = self._broken(outcome, moves)
         self._state = _where(moves, state, self._state)
         self._elapsed += moves
         success = outcome.success & moves
@@ -108,10 +113,12 @@ class Batch:
             row = rows[f"next_{name}"]
             _write(row, outcome.told[name].view_as(row), moves)
         silence(self._arrays, ~moves.numpy())
-        rows["reward"].copy_((outcome.reward * moves)[:, None])
+        rows["reward"].copy_(torch.where(moves, outcome.reward, 0.0)[:, None])
         rows["success"].copy_(success[:, None])
         rows["valid"].copy_(moves[:, None])
         rows["is_init"].zero_()
+        if broken is not None:
+            self._void(broken)
         rows["observation"].copy_(rows["next_observation"])
         self._done = (rows["terminated"] | rows["truncated"])[:, 0]
         if rules.autoreset and bool(self._done.any()):
@@ -155,6 +162,28 @@ class Batch:
     def close(self) -> None:
         """Nothing to free."""
 
+    def _broken(self, outcome: Outcome, moves: Tensor) -> Tensor | None:
+        """The rows `[n]` of those that move whose numbers are not all finite; None without any."""
+        total = outcome.observation.sum() + outcome.reward.sum()
+        if math.isfinite(total):  # so every number is
+            return None
+        finite = torch.isfinite(outcome.observation).all(1) & torch.isfinite(outcome.reward)
+        broken = moves & ~finite
+        return broken if bool(broken.any()) else None
+
+    def _void(self, broken: Tensor) -> None:
+        """End these episodes at their last good observation; see `Chunk`."""
+        rows, where = self._rows, broken.numpy()
+        _write(rows["next_observation"], rows["observation"], broken)
+        for name, value in (("terminated", False), ("truncated", True), ("valid", False)):
+            self._arrays[name][where] = value
+        self._arrays["reward"][where], self._arrays["success"][where] = 0.0, False
+        self._arrays["unstable"][where] += 1
+        silence(self._arrays, where)
+        ended = int(rows["episode"].sum()) + len(broken)  # episodes begun, by now
+        for i in broken.nonzero().flatten().tolist():
+            self._breakdowns.note(ended, self._tasks[i].name)
+
     def _begin(self, begins: Tensor) -> None:
         """New episodes where `begins` `[n]`, each with one of its task's goals."""
         rows, table, num = self._rows, self._table, len(begins)
@@ -163,6 +192,10 @@ class Batch:
         draw = torch.from_numpy(self._rng.random(num)) * table["count"][place]
         goal = table["goals"][table["first"][place] + draw.long()]
         state, observation = self._dynamics.begin(goal, self._rng)
+        bad = begins & ~torch.isfinite(observation).all(1)
+        if bool(bad.any()):
+            name = self._tasks[int(bad.nonzero()[0])].name
+            raise RuntimeError(f"{name}: the first observation is not finite")
         self._state = _where(begins, state, self._state) if self._state else state
         _write(rows["observation"], observation, begins)
         rows["task_id"].copy_(table["task_id"][place])

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from envs.arrays import Arrays, Rules, silence, told
+from envs.breakdowns import Breakdowns
 from envs.environment import Environment, check_environment, fault, shape_fault
 from envs.errors import TaskError
 from envs.spares import Spares
@@ -69,15 +70,14 @@ class Chunk:
         arrays: the rows of these environments in the arrays of `fields`.
 
     An episode whose simulator breaks down, or gives a non-finite number, ends as truncated at its
-    last good observation, with "valid" False and reward 0, and is counted in "unstable". More than
-    `max_unstable` of them within the last 1000 episodes are an error (RuntimeError). What breaks
-    the rules of `envs.environment` is a TaskError at once.
+    last good observation, with "valid" False and reward 0, and is counted in "unstable"; too many
+    are an error, see `Breakdowns`. What breaks the rules of `envs.environment` is a TaskError at
+    once.
 
     Where an environment takes on a task of another name or split, its simulator is kept, up to
     `max_spares` of them, and serves the next environment that needs one of that kind.
     """
 
-    max_unstable = 50
     max_spares = 50
     restarts = 0  # of workers, of which there are none
     pids: tuple[int, ...] = ()
@@ -96,7 +96,7 @@ class Chunk:
         self._goals = [task.goals[0] for task in self._tasks]
         self._elapsed = [0] * len(self._tasks)
         self._done = [False] * len(self._tasks)
-        self._recent: list[bool] = []
+        self._ended, self._breakdowns = 0, Breakdowns()
         self._told = tuple((name, int(np.prod(shape))) for name, (shape, _) in told(rules).items())
         self._shape = (rules.observation_dim,)
         self._rngs = [seed.generator() for seed in seeds]
@@ -262,20 +262,13 @@ class Chunk:
     def _go_on(self, i: int) -> None:
         """Begin the next episode behind an end, unless this one goes on or rests."""
         if self._done[i]:
-            self._count(bool(self._arrays["valid"][i, 0]), self._tasks[i].name)
+            self._ended += 1
+            if not self._arrays["valid"][i, 0]:
+                self._breakdowns.note(self._ended, self._tasks[i].name)
             if self._rules.autoreset:
                 self._begin(i)
                 return
         self._arrays["observation"][i] = self._arrays["next_observation"][i]
-
-    def _count(self, valid: bool, name: str) -> None:
-        self._recent = [*self._recent[-999:], valid]
-        broken = self._recent.count(False)
-        if broken > self.max_unstable:
-            raise RuntimeError(
-                f"the simulator broke down in {broken} of the last {len(self._recent)} episodes, "
-                f"last in {name}"
-            )
 
 
 def restored(state: Mapping[str, Any]) -> Task:

@@ -57,7 +57,8 @@ class Critic(nn.Module):
         self.trunk = trunks[0]
         for name, stacked in parameters.items():
             owner, _, leaf = name.rpartition(".")
-            setattr(self.trunk.get_submodule(owner), leaf, nn.Parameter(stacked.detach()))
+            parameter = nn.Parameter(stacked.detach(), requires_grad=stacked.requires_grad)
+            setattr(self.trunk.get_submodule(owner), leaf, parameter)
         for name, stacked in buffers.items():
             owner, _, leaf = name.rpartition(".")
             setattr(self.trunk.get_submodule(owner), leaf, stacked.detach())

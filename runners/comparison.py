@@ -18,7 +18,7 @@ from runners.result_tables import Result, with_seeds
 STATISTICS = {"mean": aggregates.mean, "iqm": aggregates.iqm}
 RESAMPLES = 2_000
 """Of an interval that is drawn, for each point of a curve."""
-ENDS = ("after", "posterior", "last", "final", "deterministic")
+ENDS = ("last", "deterministic")
 """Stages that come after all others."""
 LEVELS = 101
 """Thresholds of a profile."""

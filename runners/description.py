@@ -9,6 +9,7 @@ from rich.table import Table
 from torch import nn
 
 from runners import config, preflight
+from runners.checkpoint import Checkpointer
 from runners.config import ConfigError
 from runners.progress import short
 
@@ -95,17 +96,14 @@ def _leaves(learner: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _sizes(learner: nn.Module, loop: Any, bound: dict[str, Any]) -> Table:
-    wanted = preflight.needs(learner, loop)
-    checkpointer = bound.get("checkpointer")
-    if checkpointer is not None and checkpointer.exclude_buffer:
-        wanted = wanted.without_buffer()
+    wanted = preflight.needs(learner, loop, bound.get("checkpointer") or Checkpointer())
     table = Table("what", "GiB", title="sizes")
     rows = {
         "learner, with gradients and optimizer": wanted.learner,
         f"replay when full, on {wanted.replay_device}": wanted.replay,
         "main memory at the peak (while saving)": wanted.memory,
         "one checkpoint, replay full": wanted.checkpoint,
-        "disk: two checkpoints and logs": wanted.disk,
+        "disk: checkpoints and logs": wanted.disk,
     }
     for name, size in rows.items():
         table.add_row(name, f"{size / preflight.GIB:.2f}")

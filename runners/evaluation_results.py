@@ -84,10 +84,10 @@ def write_result(folder: Path | str, name: str, result: dict[str, Any]) -> Path 
 
 
 def warn_of_broken(metrics: Mapping[str, float]) -> None:
-    """Say that episodes were left out, which the scores alone do not show."""
+    """Say that episodes broke off, which the scores alone do not show."""
     if broken := metrics.get("eval/broken_episodes"):
         log.warning(
-            "%d episodes of this evaluation do not count: a simulator broke down in them, or gave "
+            "%d episodes of this evaluation broke off: a simulator broke down in them, or gave "
             "numbers that are not finite (eval/broken_episodes)",
             broken,
         )

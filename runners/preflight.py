@@ -1,7 +1,7 @@
 """Before a long run: will it fit into memory and on the disk?"""
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,10 @@ class Needs:
     """Where the learner lies."""
     replay_device: str
     """Where the replay lies."""
-    buffer_saved: bool = True
+    buffer_saved: bool
     """Whether checkpoints hold the replay."""
+    kept: int
+    """Checkpoints that stay on the disk."""
 
     @property
     def memory(self) -> int:
@@ -44,15 +46,11 @@ class Needs:
 
     @property
     def disk(self) -> int:
-        """Two checkpoints and the logs."""
-        return 2 * self.checkpoint + LOG_BYTES
-
-    def without_buffer(self) -> "Needs":
-        """The same with checkpoints that leave the replay out."""
-        return replace(self, buffer_saved=False)
+        """Checkpoints, of which a new one is written before the oldest goes, and logs."""
+        return (self.kept + 1) * self.checkpoint + LOG_BYTES
 
 
-def needs(learner: nn.Module, loop: Any) -> Needs:
+def needs(learner: nn.Module, loop: Any, checkpointer: Any) -> Needs:
     """Estimate what the run will take."""
     trained = sum(p.nbytes for p in learner.parameters() if p.requires_grad)
     fixed = sum(p.nbytes for p in learner.parameters() if not p.requires_grad)
@@ -63,6 +61,8 @@ def needs(learner: nn.Module, loop: Any) -> Needs:
         replay=sum(int(getattr(store, "nbytes", 0)) for store in stores if store is not None),
         device=next((p.device.type for p in learner.parameters()), "cpu"),
         replay_device=str(getattr(loop.replay, "device", "cpu")),
+        buffer_saved=not checkpointer.exclude_buffer,
+        kept=checkpointer.keep,
     )
 
 
@@ -115,7 +115,8 @@ def check(wanted: Needs, folder: Path | str, on_disk: int = 0) -> None:
         )
     if wanted.disk > disk:
         raise ConfigError(
-            f"not enough disk at {folder}: two checkpoints and logs need {wanted.disk / GIB:.1f} "
-            f"GiB, {disk / GIB:.1f} GiB are free; lower REPLAY_CAPACITY (TaskReplay.capacity), "
-            "choose another --workdir, or bind Checkpointer.exclude_buffer = True"
+            f"not enough disk at {folder}: {wanted.kept + 1} checkpoints (one while it is written) "
+            f"and logs need {wanted.disk / GIB:.1f} GiB, {disk / GIB:.1f} GiB are free; lower "
+            "REPLAY_CAPACITY (TaskReplay.capacity), choose another --workdir, or bind "
+            "Checkpointer.exclude_buffer = True"
         )

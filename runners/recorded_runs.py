@@ -16,9 +16,9 @@ from runners.records import Record, read_records
 
 EVALUATION = "eval/"
 TAG = re.compile(
-    r"(?P<metric>eval/[^/]+)(?:/(?P<split>train|test))?"
-    r"(?:/(?P<stage>(?:step|episode)_\d+|before|after|prior|posterior|first|last|final|online"
-    r"|stochastic|deterministic))?"
+    r"(?P<metric>eval/[^/]+)"
+    r"(?:/(?P<split>train|test)"
+    r"(?:/(?P<stage>(?:step|episode)_\d+|last|stochastic|deterministic))?)?"
     r"(?:/(?P<task>.+))?"
 )
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -28,9 +28,9 @@ Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 class Tag(NamedTuple):
     """What a tag says; "" for what is left out.
 
-    An evaluation's is `eval/<metric>[/<split>][/<stage>][/<task>]`, where a stage is how much a
-    meta-learner has seen: `step_2` (adaptation), `episode_3`, `prior`, ..., or how it acts:
-    `stochastic`, `deterministic`. Of any other, such as `mask/overlap/actor`, the first two parts
+    An evaluation's is `eval/<metric>[/<split>[/<stage>]][/<task>]`, where a stage is how much a
+    meta-learner has seen: `step_2` (adaptation), `episode_3`, `last`, or how it acts: `stochastic`,
+    `deterministic`. Of any other, such as `mask/overlap/actor`, the first two parts
     are the metric, and the rest is the task, or part.
 
     Args:

@@ -112,7 +112,7 @@ def _report(
     gib = f"{wanted.memory / GIB:.2f} GiB"
     table.add_row("memory of replay and learner", gib, f"{free_memory() / GIB:.1f} GiB")
     disk = f"{wanted.disk / GIB:.2f} GiB"
-    table.add_row("disk: two checkpoints and logs", disk, f"{free_disk(folder) / GIB:.1f} GiB")
+    table.add_row("disk: checkpoints and logs", disk, f"{free_disk(folder) / GIB:.1f} GiB")
     table.add_row(loop.collected, f"{1e3 * seconds['step']:.1f} ms", "")
     table.add_row("one update", f"{1e3 * seconds['update']:.1f} ms", "")
     if evaluator is not None:

@@ -68,6 +68,7 @@ def look(request: Request, configuration: Request) -> dict[str, Any]:
 
     def note(parts: Parts, run: RunFolder, needs: preflight.Needs) -> None:
         experiment = run.path.parent.name
+        missing = []
         for seed in seeds:
             folder = RunFolder(workdir, experiment, seed)
             left = not elsewhere and (read_status(folder.path) or {}).get("state") != DONE
@@ -76,13 +77,16 @@ def look(request: Request, configuration: Request) -> dict[str, Any]:
             folder.check(texts[seed], "auto", parts.checkpointer.override)
             if left:
                 preflight.check(needs, folder.path, preflight.bytes_in(folder.checkpoints))
+            there = preflight.bytes_in(folder.checkpoints)
+            missing.append(max(0, needs.kept * needs.checkpoint - there))
         found.update(
             experiment=experiment,
             bindings=own,
             config=texts[seeds[0]],
             unit=parts.loop.unit,
             memory=needs.memory,
-            checkpoints=2 * needs.checkpoint,
+            checkpoint=needs.checkpoint,
+            missing=missing,
             unread=config.unused_bindings(),
             devices=torch.cuda.device_count() if needs.device == "cuda" else 0,
         )

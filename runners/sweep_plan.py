@@ -102,7 +102,7 @@ def plan(
             runs.append(run)
     _refuse_same(configurations, found)
     if jobs is not None:
-        _refuse_too_much(runs, found, machine, len(seeds), jobs)
+        _refuse_too_much(runs, found, machine, jobs)
     unread = dict.fromkeys(name for about in found for name in about["unread"])
     warnings = [
         f"{name} is bound but nothing reads it; remove it or correct its name" for name in unread
@@ -181,13 +181,13 @@ def _refuse_too_much(
     runs: list[SweptRun],
     found: list[dict[str, Any]],
     machine: dict[str, int],
-    seeds: int,
     jobs: int,
 ) -> None:
-    left = [about for i, about in enumerate(found) for _ in range(seeds)]
-    left = [about for about, run in zip(left, runs, strict=True) if run.state != DONE]
-    memory = sum(sorted((about["memory"] for about in left), reverse=True)[:jobs])
-    disk = sum(about["checkpoints"] for about in left) + LOG_BYTES
+    each = [(about, missing) for about in found for missing in about["missing"]]
+    left = [pair for pair, run in zip(each, runs, strict=True) if run.state != DONE]
+    memory = sum(sorted((about["memory"] for about, _ in left), reverse=True)[:jobs])
+    written = sum(sorted((about["checkpoint"] for about, _ in left), reverse=True)[:jobs])
+    disk = sum(missing for _, missing in left) + written + LOG_BYTES
     if left and memory > 0.9 * machine["memory"]:
         raise ConfigError(
             f"not enough memory: {min(jobs, len(left))} runs at a time need {memory / GIB:.1f} "
@@ -195,9 +195,9 @@ def _refuse_too_much(
         )
     if left and disk > machine["disk"]:
         raise ConfigError(
-            f"not enough disk: two checkpoints of each of {len(left)} runs need "
-            f"{disk / GIB:.1f} GiB, {machine['disk'] / GIB:.1f} GiB are free; choose another "
-            "--workdir, or bind Checkpointer.exclude_buffer = True"
+            f"not enough disk: the checkpoints of {len(left)} runs need {disk / GIB:.1f} GiB more, "
+            f"{machine['disk'] / GIB:.1f} GiB are free; choose another --workdir, or bind "
+            "Checkpointer.exclude_buffer = True"
         )
 
 

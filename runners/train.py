@@ -15,6 +15,7 @@ from absl import flags
 
 from envs.errors import TaskError
 from runners.command_line import (
+    FAILED,
     FINISHED,
     RESUMABLE,
     define_gin_flags,
@@ -24,6 +25,7 @@ from runners.command_line import (
     run_program,
     wrong,
 )
+from runners.files import UnwrittenError
 
 
 def define_flags() -> flags.FlagValues:
@@ -75,6 +77,9 @@ def run(values: flags.FlagValues) -> int:
         return wrong(error.line())
     except TaskError as error:
         return wrong(str(error))
+    except UnwrittenError as error:
+        wrong(str(error))
+        return FAILED
     return RESUMABLE if status == training.INTERRUPTED else FINISHED
 
 

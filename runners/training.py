@@ -23,7 +23,7 @@ from runners.checkpoint import Checkpointer, CheckpointError, ConfigMismatch
 from runners.config import ConfigError
 from runners.devices import named_device
 from runners.evaluation import Evaluator
-from runners.files import disk_is_full
+from runners.files import UnwrittenError, disk_is_full
 from runners.health import NonFiniteError
 from runners.logs import Logger
 from runners.manifest import DamagedError
@@ -168,9 +168,7 @@ def train(
             first,
         )
     run = RunFolder(workdir, experiment or config.experiment_name(), seed)
-    wanted = preflight.needs(learner, parts.loop)
-    if parts.checkpointer.exclude_buffer:
-        wanted = wanted.without_buffer()
+    wanted = preflight.needs(learner, parts.loop, parts.checkpointer)
     try:
         if instead is not None:
             instead(parts, run, wanted)
@@ -247,7 +245,12 @@ def _run(
             if parts.recorder is not None:
                 parts.recorder.wait(lambda: signals.requested)
             return DONE
-        reason = "the end could not be written" if finished else signals.requested
+        if finished:  # to try again at once would come to the same
+            raise UnwrittenError(
+                f"the end of the run could not be written to {run.path}, and the log says why; "
+                "free disk space, for example, and give the same command again"
+            )
+        reason = signals.requested
         if not saved and not parts.checkpointer.steps_on_disk():
             raise RuntimeError(f"stopped by {reason}, and no checkpoint could be kept")
         status(INTERRUPTED, step=loop.step, reason=reason, exit_code=75)
@@ -263,7 +266,7 @@ def _run(
             for name, state in states.items():
                 save_state(run.path / "failure", name, state)
         if isinstance(error, MemoryError | torch.OutOfMemoryError):
-            size = preflight.needs(parts.learner, loop).memory / preflight.GIB
+            size = preflight.needs(parts.learner, loop, parts.checkpointer).memory / preflight.GIB
             raise RuntimeError(
                 f"out of memory: replay and learner take {size:.1f} GiB; lower REPLAY_CAPACITY or "
                 "BATCH_SIZE"

@@ -468,6 +468,16 @@ def test_too_little_disk(tmp_path, capsys, monkeypatch):
     assert "disk" in one_line(capsys)
 
 
+def test_room_for_the_checkpoint_that_is_being_written(tmp_path, monkeypatch):
+    """An older one goes only when the new one is whole."""
+    wanted = preflight.Needs(4 * 2**20, 0, "cpu", "cpu", buffer_saved=True, kept=2)
+    room = 2 * wanted.checkpoint + preflight.LOG_BYTES
+    monkeypatch.setattr(preflight, "free_disk", lambda folder: room)
+    with pytest.raises(config.ConfigError, match="3 checkpoints"):
+        preflight.check(wanted, tmp_path)
+    preflight.check(wanted, tmp_path, on_disk=wanted.checkpoint)
+
+
 def test_too_little_memory(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(preflight, "free_memory", lambda: 10**5)
     assert train.main(["train", POINT_MASS, f"--workdir={tmp_path}", *TINY]) == 2

@@ -526,3 +526,14 @@ def test_action_change_of_a_commit_is_a_mean_over_real_states() -> None:
     change = torch.stack([(a - b).abs() for a, b in zip(actions(), before, strict=True)])
     assert change.mean() > 1e-5
     assert metrics["mask/action_change"].item() == pytest.approx(change.mean().item(), rel=1e-3)
+
+
+def test_networks_are_told_of_each_iteration(monkeypatch) -> None:
+    """As by SAC, whose masks stand still."""
+    dims, told = Dims(4, 2, 2), []
+    monkeypatch.setattr(Actor, "end_iteration", lambda network: told.append(network))
+    monkeypatch.setattr(Critic, "end_iteration", lambda network: told.append(network))
+    learner = _must(dims, update_interval=2)
+    for iteration in range(3):
+        _iterate(learner, dims, iteration)
+    assert told == [learner.actor, learner.critic] * 3

@@ -392,8 +392,8 @@ def test_a_signal_on_a_full_disk_keeps_the_last_checkpoint_and_says_75(tmp_path,
 
 
 @pytest.mark.parametrize("lost", ["the last checkpoint", "the policy"])
-def test_a_run_whose_end_does_not_fit_on_the_disk_is_not_done(lost, tmp_path, monkeypatch):
-    """It says 75, and the same command writes what is missing."""
+def test_a_run_whose_end_does_not_fit_on_the_disk_is_not_done(lost, tmp_path, monkeypatch, capsys):
+    """It has failed, so that no job queues again for ever; the same command writes the rest."""
     save, export = Checkpointer.save, training.export_policy
 
     def full(*_, **__):
@@ -407,9 +407,11 @@ def test_a_run_whose_end_does_not_fit_on_the_disk_is_not_done(lost, tmp_path, mo
             patched.setattr(training, "export_policy", full)
         else:
             patched.setattr(Checkpointer, "save", saved)
-        folder, _ = trained("sac", tmp_path, code=75, TOTAL_STEPS=100)
+        folder, _ = trained("sac", tmp_path, code=1, TOTAL_STEPS=100)
     status = json.loads((folder / "status.json").read_text())
-    assert (status["state"], status["reason"]) == ("INTERRUPTED", "the end could not be written")
+    assert (status["state"], status["exit_code"]) == ("FAILED", 1)
+    assert "the end of the run could not be written" in status["reason"]
+    assert f"error: {status['reason']}" in capsys.readouterr().err
     assert training.export_policy is export
     folder, last = trained("sac", tmp_path, TOTAL_STEPS=100)
     assert last.name == "step_000000000100" and (folder / "policy/policy.json").is_file()

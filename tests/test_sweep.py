@@ -304,7 +304,7 @@ def test_what_the_check_finds(tmp_path):
     found = looked_at(tmp_path, "BATCH_SZE = 8")
     assert found["unread"] == ["BATCH_SZE"]
     assert found["experiment"] == "mtsac_point_mass,BATCH_SZE=8"
-    assert found["memory"] > 0 and found["checkpoints"] > 0 and found["unit"] == "steps"
+    assert found["memory"] > 0 and found["checkpoint"] > 0 and found["unit"] == "steps"
     assert looked_at(tmp_path)["experiment"] == "mtsac_point_mass" and not found["devices"]
     named = looked_at(tmp_path, "train.progress = None")["bindings"]
     assert named == ["train.experiment = 'mtsac_point_mass,train.progress=None'"]

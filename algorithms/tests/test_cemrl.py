@@ -35,22 +35,31 @@ def by_a_loop(learner, windows, noise, per_step):
             out = learner.decoder.layer(torch.cat((last["observation"], last["action"], z)))
             state = ((out[:2] - last["next", "observation"][:2]) ** 2).mean()
             nll.append(w_s * state + w_r * (out[2] - last["next", "reward"][0]) ** 2)
-        bound = 0.0
-        parts = [(steps, (row, t)) for t in range(4)] if per_step else [(merged, (row,))]
+        bound = torch.zeros((), dtype=torch.float64)
+        seen = window["mask"] if learner.encoder.mask_padding else torch.ones(5)
+        parts = [(steps, (row, t)) for t in range(4) if seen[t]] if per_step else [(merged, (row,))]
         for mixture, at in parts:
             q = mixture.weights()[at]
             for k in range(4):
                 divergence = kl(mixture.mean[at][k], mixture.variance[at][k])
-                bound += q[k] * (-nll[k] - 0.3 * divergence) - 0.7 * q[k] * (q[k] * 4).log()
+                bound = bound + q[k] * (-nll[k] - 0.3 * divergence) - 0.7 * q[k] * (q[k] * 4).log()
         losses.append(-bound)
     return torch.stack(losses)
 
 
+@pytest.mark.parametrize("masks", [False, True])
 @pytest.mark.parametrize(("per_step", "picks"), [(False, False), (True, False), (True, True)])
-def test_invariant_7_loss_and_gradients_by_a_loop(build, windows, inference_parts, per_step, picks):
-    """Where steps pick their class, each class's loss still is that of a z of its own."""
+def test_invariant_7_loss_and_gradients_by_a_loop(
+    build, windows, inference_parts, per_step, picks, masks
+):
+    """Where steps pick their class, each class's loss still is that of a z of its own.
+
+    Where the encoder masks padding, it is in no sum over steps.
+    """
     encoder = partial(inference_parts["encoder"], picks=picks)
     learner = build(kl_weight=0.3, class_weight=0.7, per_step=per_step, encoder=encoder)
+    learner.encoder.mask_padding = masks
+    assert not windows["mask"][:, :-1].all()
     slow = copy.deepcopy(learner)
     torch.manual_seed(4)
     loss, _ = learner.objective(windows, learner.encoder(windows[:, :-1]), None)
@@ -194,3 +203,13 @@ def test_steps_need_an_encoder_that_keeps_them_apart(build, inference_parts):
 
     with pytest.raises(ValueError, match=r"CEMRL.per_step .* Identity"):
         build(encoder=Whole, per_step=True)
+
+
+def test_a_decoder_with_the_mean_of_errors_is_refused(build, inference_parts):
+    def decoder(*sizes):
+        made = inference_parts["decoder"](*sizes)
+        made.state_error = "mean"
+        return made
+
+    with pytest.raises(ValueError, match=r"TransitionDecoder.state_error = 'sum'"):
+        build(decoder=decoder)

@@ -7,8 +7,9 @@ from tensordict import TensorDict
 
 from envs.arrays import Rules
 from envs.batched import BatchedTasks
+from envs.breakdowns import Breakdowns
 from envs.ct_graph import CTGraphSuite
-from envs.dynamics import Dynamics, Outcome
+from envs.dynamics import Dynamics, Outcome, SingleEnv
 from envs.episodes import Seed, Task
 from envs.navigation import NavigationSuite
 from envs.tree_graph import TreeGraph
@@ -303,3 +304,61 @@ def test_gymnasium_face_of_discrete_actions():
     _, reward, terminated, _, infos = env.step(np.array([0, 1, 2]))
     assert terminated.tolist() == [False, True, True] and infos["final_obs"][1][1] > 0.9
     env.close()
+
+
+class Failing(Dynamics):
+    """Counts steps; shows nan in the step that its goal says, or is paid without bound there."""
+
+    observation_dim, action_dim = 1, 1
+
+    def __init__(self, where):
+        self.where = where
+
+    def begin(self, goal, rng):
+        return {"goal": goal[:, 0], "step": torch.zeros(len(goal))}, torch.zeros(len(goal), 1)
+
+    def step(self, state, action, rng):
+        step, never = state["step"] + 1, torch.zeros(len(action), dtype=torch.bool)
+        bad = step == state["goal"]
+        seen, reward = step.clone(), torch.ones_like(step)
+        if self.where == "observation":
+            step = seen = seen.where(~bad, torch.nan)  # and so for ever
+        else:
+            reward = reward.where(~bad, torch.inf)
+        outcome = Outcome(seen[:, None], reward, never, seen > 0)
+        return {"goal": state["goal"], "step": step}, outcome
+
+
+@pytest.mark.parametrize("autoreset", [False, True])
+@pytest.mark.parametrize("where", ["observation", "reward"])
+def test_numbers_that_are_not_finite(where, autoreset, monkeypatch):
+    """End the episode as they do in the engine that steps simulators."""
+
+    def goal(task, number):
+        return np.array([number], dtype=np.float32)
+
+    dynamics, tasks = Failing(where), goals(3, 9, 1)
+    rules, seed = Rules(1, 1, 5, autoreset=autoreset), Seed(0)
+    batch = BatchedTasks(dynamics, goal, tasks, rules, seed=seed, check=lambda tasks: None)
+    single = VectorTasks(
+        lambda task: SingleEnv(dynamics, goal, task),
+        tasks,
+        rules,
+        seeds=[seed] * 3,
+        check=lambda tasks: None,
+    )
+    with batch, single:
+        for vector in (batch, single):
+            vector.reset()
+        for _ in range(8):
+            told = []
+            for vector in (batch, single):
+                told.append(vector.step(vector.current().set("action", torch.zeros(3, 1))))
+            for key, value in told[0].items(include_nested=True, leaves_only=True):
+                assert torch.equal(value, told[1][key]), key
+        assert batch.faults == single.faults and batch.faults["unstable_episodes"] > 1
+        monkeypatch.setattr(Breakdowns, "most", 1)
+        for vector in (batch, single) if autoreset else ():
+            with pytest.raises(RuntimeError, match="broke down in .* last in count"):
+                for _ in range(3):
+                    vector.step(vector.current().set("action", torch.zeros(3, 1)))

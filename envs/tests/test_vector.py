@@ -6,6 +6,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from envs.breakdowns import Breakdowns
 from envs.point_mass import PointMassSuite
 from envs.suite import Spec
 
@@ -221,7 +222,7 @@ def test_an_unstable_simulator_ends_the_episode(monkeypatch):
         assert torch.equal(td["next", "observation"][1], td["observation"][1])
         assert vector.faults == {"worker_restarts": 0, "unstable_episodes": 1}
         assert vector.current()["is_init"][:, 0].tolist() == [False, True]
-        monkeypatch.setattr(type(vector._chunk), "max_unstable", 1)
+        monkeypatch.setattr(Breakdowns, "most", 1)
         simulator._state[2] = np.nan
         with pytest.raises(RuntimeError, match="turn-1"):
             vector.step(vector.current().set("action", torch.zeros(2, 2)))

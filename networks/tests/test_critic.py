@@ -120,3 +120,14 @@ def test_errors():
         Critic(4, 2, 3, trunk=small(MLP), num_critics=0)
     with pytest.raises(ValueError, match="task_key must be one of .* got 'task'"):
         Critic(4, 2, 3, trunk=small(MLP), task_key="task")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_frozen_parameters_stay_frozen(kind):
+    def frozen(inputs, outputs, tasks):
+        trunk = kind(inputs, outputs, tasks, hidden=(16, 16))
+        next(trunk.parameters()).requires_grad_(False)
+        return trunk
+
+    moved = [parameter.requires_grad for parameter in Critic(4, 2, 3, trunk=frozen).parameters()]
+    assert moved == [False, *[True] * (len(moved) - 1)]

@@ -133,7 +133,7 @@ def test_a_meta_learner(meta, tmp_path, capsys):
 
 
 def test_pearl_like_tags(write_run, tmp_path):
-    tags = {"eval/return/test": 3.0, "eval/return/test/online": 2.0, "eval/return/train": 4.0}
+    tags = {"eval/return/test": 3.0, "eval/return/test/last": 2.0, "eval/return/train": 4.0}
     tags |= {f"eval/return/test/episode_{k}": float(k) for k in (1, 2, 3)}
     write_run("pearl", 0, {100: tags, 200: tags})
     outcome = plot_runs([tmp_path / "pearl"], tmp_path / "p")
@@ -222,7 +222,6 @@ STAGES = {
     "posterior": (["last", "episode_1", "episode_2"], "last", "episode_1"),
     "window": (["stochastic", "deterministic"], "deterministic", "stochastic"),
     "adaptation": (["step_0", "step_1", "step_10"], "step_10", "step_0"),
-    "words": (["after", "before"], "after", "before"),
 }
 
 
