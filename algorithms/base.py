@@ -60,11 +60,14 @@ class Algorithm(nn.Module, ABC):
     grouped = False
     """Whether `update` takes batches `[tasks, rows]` only, with the same number of rows of each."""
     masked = False
-    """Whether `end_phase` may change the policy by other means than a gradient, as new masks do."""
+    """Whether `end_phase` can change the policy other than by gradient steps: by new masks."""
 
     @property
     def commits(self) -> bool:
-        """Whether the coming `end_phase` does so; only where `masked`."""
+        """Whether the next `end_phase` will do so; never, unless `masked`.
+
+        `train.commit_evaluator` evaluates just before it and right after.
+        """
         return False
 
     def check_trajectories(self, kept: bool) -> None:
@@ -81,25 +84,44 @@ class Algorithm(nn.Module, ABC):
 
     @abstractmethod
     def act(self, td: TensorDict, explore: bool) -> TensorDict:
-        """Add `"action"` `[n, action_dim]`; `explore=False` is deterministic and draws nothing."""
+        """Add `"action"` `[n, action_dim]` in [-1, 1], or `[n]` where actions are discrete.
+
+        Args:
+            td: `"observation"` `[n, observation_dim]` and `"task_id"` `[n]` int64; a
+                meta-learner's also `"latent"` `[n, latent_dim]`.
+            explore: Act as in training; False is deterministic and draws nothing.
+        """
 
     @abstractmethod
     def update(self, batch: TensorDict) -> Metrics:
-        """Take one gradient step on a batch `[tasks, rows]`, or `[rows]` unless `grouped`."""
+        """Take one gradient step.
+
+        Args:
+            batch: `[tasks, rows]`, row t of task t, or `[rows]` unless `grouped`: `"observation"`,
+                `"action"`, `"task_id"`, and of `"next"` `"observation"`, `"reward"` `[*, 1]` and
+                `"terminated"` `[*, 1]` bool. A meta-learner's is of its loop's or replay's kind.
+
+        Returns:
+            What to log; `"health/nonfinite"` is 1 where a step was refused.
+        """
 
     def observe(self, td: TensorDict) -> None:
-        """See one collected vector step, `"next"` included."""
+        """See one collected vector step `[n]`, `"next"` included."""
 
     def begin_phase(self, context: TensorDict | None) -> Metrics:
-        """Prepare for the gradient steps of one iteration; `context` holds recent trajectories."""
+        """Prepare for the gradient steps of one iteration.
+
+        Args:
+            context: The recent trajectories of each task, where the loop keeps them.
+        """
         return {}
 
     def end_phase(self, context: TensorDict | None) -> Metrics:
-        """Close the gradient steps of one iteration."""
+        """Close the gradient steps of one iteration; `context` as in `begin_phase`."""
         return {}
 
     def evaluated(self, success: Tensor) -> None:
-        """Hear the success rate of each task, `[tasks]`, after an evaluation."""
+        """Take in the success rate of each task, `[tasks]` in [0, 1], after an evaluation."""
 
     def policy_state(self) -> dict[str, Any]:
         """State that is enough to act: what an exported policy holds."""

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from networks.distributions import SquashedGaussian
 from networks.masked import maskable, write_masks_
-from networks.rhythm import end_iteration
 from networks.sizes import TASK_KEYS, check_sizes
 
 
@@ -95,8 +94,9 @@ class Actor(nn.Module):
         return td
 
     def end_iteration(self) -> None:
-        """Tell the trunk that an iteration of updates is over."""
-        end_iteration(self.trunk)
+        """Tell the trunk that an iteration of updates is over: boosting of k-winners decays."""
+        if (end := getattr(self.trunk, "end_iteration", None)) is not None:
+            end()
 
     @property
     def mask_shapes(self) -> tuple[tuple[int, ...], ...]:

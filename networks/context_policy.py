@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from networks.affine import SharedLinear, head
 from networks.feed_forward import init_xavier_
 from networks.policy_distributions import Categorical, DiagonalGaussian
-from networks.sizes import check_sizes
+from networks.sizes import check_hidden, check_sizes
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "tanh": torch.tanh}
 DISTRIBUTIONS = ("gaussian", "categorical")
@@ -67,8 +67,7 @@ class ContextPolicy(nn.Module):
         check_sizes(observation_dim=observation_dim, action_dim=action_dim)
         if num_context < 0:
             raise ValueError(f"num_context must be at least 0, got {num_context}")
-        if not hidden or min(hidden) < 1:
-            raise ValueError(f"hidden must hold at least one width, each at least 1, got {hidden}")
+        check_hidden(hidden)
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation must be one of {(*ACTIVATIONS,)}, got {activation!r}")
         if distribution not in DISTRIBUTIONS:

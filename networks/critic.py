@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from networks.masked import maskable, write_masks_
-from networks.rhythm import end_iteration
 from networks.sizes import TASK_KEYS, check_sizes
 
 
@@ -94,8 +93,9 @@ class Critic(nn.Module):
         return values
 
     def end_iteration(self) -> None:
-        """Tell the trunk that an iteration of updates is over."""
-        end_iteration(self.trunk)
+        """Tell the trunk that an iteration of updates is over: boosting of k-winners decays."""
+        if (end := getattr(self.trunk, "end_iteration", None)) is not None:
+            end()
 
     @property
     def mask_shapes(self) -> tuple[tuple[int, ...], ...]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from networks.affine import head
 from networks.dendrites import Dendrites
 from networks.k_winners import KWinners
-from networks.sizes import check_sizes
+from networks.sizes import check_hidden, check_sizes
 from networks.sparse import SparseLinear, mask_generator
 from networks.task_context import TaskContext, append_one_hot
 
@@ -98,8 +98,7 @@ class DendriticMLP(nn.Module):
         super().__init__()
         hidden, layers_modulated = tuple(hidden), tuple(layers_modulated)
         check_sizes(in_features=in_features, out_features=out_features, num_tasks=num_tasks)
-        if not hidden or min(hidden) < 1:
-            raise ValueError(f"hidden must hold at least one width, each at least 1, got {hidden}")
+        check_hidden(hidden)
         if sorted(set(layers_modulated) & set(range(len(hidden)))) != sorted(layers_modulated):
             raise ValueError(
                 f"layers_modulated must be different numbers below {len(hidden)}, "

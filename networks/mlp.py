@@ -1,7 +1,7 @@
 """The shared multilayer perceptron of MT-SAC, and its weight initialisers.
 
 MT-SAC: Yu et al., "Meta-World: A Benchmark and Evaluation for Multi-Task and Meta Reinforcement
-Learning", 2020. Initialisers: Yang et al., "Multi-Task Reinforcement Learning with Soft
+Learning", 2019. Initialisers: Yang et al., "Multi-Task Reinforcement Learning with Soft
 Modularization", 2020.
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from networks.affine import affine, head
-from networks.sizes import check_sizes
+from networks.sizes import check_hidden, check_sizes
 
 INITS = ("soft_module", "fan_in", "xavier", "torch")
 
@@ -103,8 +103,7 @@ class MLP(nn.Module):
         super().__init__()
         hidden = tuple(hidden)
         check_sizes(in_features=in_features, out_features=out_features, num_tasks=num_tasks)
-        if not hidden or min(hidden) < 1:
-            raise ValueError(f"hidden must hold at least one width, each at least 1, got {hidden}")
+        check_hidden(hidden)
         self.in_features = in_features
         self.out_features = out_features
         self.num_tasks = num_tasks

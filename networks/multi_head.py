@@ -1,7 +1,7 @@
 """The multi-head perceptron of MTMH-SAC: a shared body and one output head per task.
 
 Yu et al., "Meta-World: A Benchmark and Evaluation for Multi-Task and Meta Reinforcement Learning",
-2020; layer order of the heads as in the code of Soft Modularization (Yang et al. 2020).
+2019; layer order of the heads as in the code of Soft Modularization (Yang et al. 2020).
 """
 
 from collections.abc import Sequence

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from networks.affine import head
 from networks.mlp import init_hidden_, init_last_
 from networks.neuromodulated import NeuromodulatedLinear
-from networks.sizes import check_sizes
+from networks.sizes import check_hidden, check_sizes
 
 
 @gin.configurable
@@ -58,8 +58,7 @@ class NeuromodulatedMLP(nn.Module):
         super().__init__()
         hidden = tuple(hidden)
         check_sizes(in_features=in_features, out_features=out_features, latent_dim=latent_dim)
-        if not hidden or min(hidden) < 1:
-            raise ValueError(f"hidden must hold at least one width, each at least 1, got {hidden}")
+        check_hidden(hidden)
         if not last_bound > 0.0:
             raise ValueError(f"last_bound must be positive, got {last_bound}")
         widths = (in_features + latent_dim, *hidden)

@@ -1,7 +1,7 @@
 """PTSL: a shared perceptron in which every layer gets a low-rank correction of the task's own.
 
 Somerville Roberts and Di, "Projected Task-Specific Layers for Multi-Task Reinforcement Learning",
-2023. Projected task layers come from Stickland and Murray, "BERT and PALs", 2019.
+2024. Projected task layers come from Stickland and Murray, "BERT and PALs", 2019.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from networks.projected_layer import ProjectedLayer
-from networks.sizes import check_sizes
+from networks.sizes import check_hidden, check_sizes
 
 PROJECTIONS = ("shared", "independent")
 RESIDUALS = ("none", "sum", "linear", "project")
@@ -85,8 +85,7 @@ class ProjectedMLP(nn.Module):
         hidden = tuple(hidden)
         check_sizes(in_features=in_features, out_features=out_features, num_tasks=num_tasks)
         check_sizes(rank=rank)
-        if not hidden or min(hidden) < 1:
-            raise ValueError(f"hidden must hold at least one width, each at least 1, got {hidden}")
+        check_hidden(hidden)
         options = (("projection", projection, PROJECTIONS), ("residual", residual, RESIDUALS))
         for name, value, known in (*options, ("init", init, INITS)):
             if value not in known:

@@ -1,7 +1,7 @@
 """One layer of PTSL: a shared affine map plus a low-rank correction that belongs to the task.
 
 Somerville Roberts and Di, "Projected Task-Specific Layers for Multi-Task Reinforcement Learning",
-2023.
+2024.
 """
 
 import torch

@@ -1,6 +1,7 @@
-"""The device a flag or a binding names, or one clear error."""
+"""The device a flag or a binding names, or one clear error; and where a learner lies."""
 
 import torch
+from torch import nn
 
 from runners.config import ConfigError
 
@@ -27,3 +28,9 @@ def named_device(name: str, culprit: str, fix: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= (number := torch.cuda.device_count()):
         raise ConfigError(f"{culprit}: {name!r}, and {number} CUDA devices here; {fix}")
     return device
+
+
+def device_of(learner: nn.Module) -> torch.device:
+    """Where the learner's parameters lie; the CPU if it has none."""
+    parameter = next(learner.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device

@@ -16,6 +16,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from runners.compatibility import versions
+from runners.devices import device_of
 from runners.evaluation_results import Scheduled, Table, write_arrays, write_result
 from runners.regimes import PLAIN, check_evaluator
 
@@ -69,12 +70,6 @@ def evaluating(learner: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-def device_of(learner: nn.Module) -> torch.device:
-    """Where the learner's parameters lie; the CPU if it has none."""
-    parameter = next(learner.parameters(), None)
-    return torch.device("cpu") if parameter is None else parameter.device
 
 
 @gin.configurable

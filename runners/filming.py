@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from tensordict import TensorDict
 
-from runners.evaluation import device_of
+from runners.devices import device_of
 
 Act = Callable[[NDArray[np.float32]], NDArray[Any]]
 Picture = NDArray[np.uint8]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from runners.config import ConfigError
+from runners.devices import device_of
 from runners.parts import Parts
 from runners.seeding import GlobalStreams
 
@@ -78,7 +79,7 @@ def check_second(learner: Any, second: Any, calls: dict[str, Call], streams: Glo
         )
     if (place := _number_that_differs(learner, second)) is not None:
         raise ConfigError(f"{name}: {place} changes in training and is not in its state; {fix}")
-    if next((p.device.type for p in learner.parameters()), "cpu") != "cpu":
+    if device_of(learner).type != "cpu":
         return
     before = copy.deepcopy(streams.state_dict())
     one = _trained(learner, calls)

@@ -11,7 +11,8 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from runners.compatibility import versions
-from runners.evaluation import device_of, evaluating, untouched_randomness
+from runners.devices import device_of
+from runners.evaluation import evaluating, untouched_randomness
 from runners.evaluation_results import Table
 from runners.latent_records import Arrays
 from runners.regimes import ON_POLICY, check_evaluator

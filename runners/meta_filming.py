@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from tensordict import TensorDict
 
 from runners.contexts import KEPT, SPARSE, context_of
-from runners.evaluation import device_of, evaluating
+from runners.devices import device_of
+from runners.evaluation import evaluating
 from runners.filming import Episode, Studio, policy_act
 from runners.regimes import ON_POLICY, POSTERIOR, regime
 from runners.rollouts import Rollouts

@@ -7,6 +7,7 @@ import gin
 import torch
 from torch import Tensor
 
+from runners.devices import device_of
 from runners.ledger import Ledger
 from runners.memory import keep_freed_memory
 from runners.regimes import POSTERIOR, WINDOW, check_loop
@@ -105,7 +106,7 @@ class MetaOffPolicyLoop:
         keep_freed_memory()
         self.log_interval = log_interval
         self.schedule = schedule(suite, learner, seed=seed)
-        device = next((p.device for p in learner.parameters()), torch.device("cpu"))
+        device = device_of(learner)
         self.ledger = Ledger(device)
 
     @property

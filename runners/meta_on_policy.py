@@ -10,6 +10,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from runners.devices import device_of
 from runners.health import FiniteWatch
 from runners.memory import keep_freed_memory
 from runners.meter import Meter
@@ -80,7 +81,7 @@ class MetaOnPolicyLoop:
             suite, tasks_per_iteration, episodes_per_task, at_once=episodes_at_once, seed=seed
         )
         self.counts = {"iterations": 0, "env_steps": 0}
-        self.device = next((p.device for p in learner.parameters()), torch.device("cpu"))
+        self.device = device_of(learner)
         stream = np.random.SeedSequence(seed, spawn_key=TASK_STREAM)
         self._stream = np.random.Generator(np.random.PCG64(stream))
         self._meter = Meter()

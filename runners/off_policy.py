@@ -12,6 +12,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from runners.collector import Collector
+from runners.devices import device_of
 from runners.health import FiniteWatch, Rates
 from runners.memory import keep_freed_memory
 from runners.meter import Meter
@@ -101,7 +102,7 @@ class OffPolicyLoop:
         self.ratio = Fraction(updates_per_step).limit_denominator(10**6)
         self.warmup_steps, self.uniform = warmup_steps, warmup == "uniform"
         self.catch_up = catch_up
-        self.device = next((p.device for p in learner.parameters()), torch.device("cpu"))
+        self.device = device_of(learner)
         # wait: warm-up steps left; trained: vector steps since; due: updates left in this phase.
         self.counts = {"steps": 0, "wait": warmup_steps, "trained": 0, "updates": 0}
         self.counts |= {"started": 0, "due": 0, "logged": 0}

@@ -20,7 +20,8 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from envs.suite import Spec
-from runners.evaluation import device_of, untouched_randomness
+from runners.devices import device_of
+from runners.evaluation import untouched_randomness
 from runners.isolation import own_configuration
 from runners.manifest import DamagedError
 from runners.policy_file import check_card, read_policy

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from runners.compatibility import versions
 from runners.contexts import KEPT, SPARSE, context_of, drawn, transitions
-from runners.evaluation import device_of, evaluating, untouched_randomness
+from runners.devices import device_of
+from runners.evaluation import evaluating, untouched_randomness
 from runners.evaluation_results import Table
 from runners.latent_records import Arrays, of_posteriors
 from runners.meta_evaluation import SPLITS, half_width

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from tensordict import TensorDict
 
+from runners.devices import device_of
 from runners.ledger import Ledger
 from runners.posterior_collector import Pools, PosteriorCollector
 from runners.regimes import POSTERIOR, check_loop
@@ -112,7 +113,7 @@ class PosteriorSchedule:
             context_size=self.replay.context_size,
             sparse=bool(self.replay.sparse_context),
         )
-        self.device = next((p.device for p in learner.parameters()), torch.device("cpu"))
+        self.device = device_of(learner)
         stream = np.random.SeedSequence(seed, spawn_key=TASK_STREAM)
         self._stream = np.random.Generator(np.random.PCG64(stream))
         self._filled = [0] * len(self.tasks)  # initial steps of each task so far

@@ -9,6 +9,7 @@ import psutil
 from torch import nn
 
 from runners.config import ConfigError
+from runners.devices import device_of
 
 LOG_BYTES = 200 * 2**20
 """What metrics, events and results of a run may come to."""
@@ -59,7 +60,7 @@ def needs(learner: nn.Module, loop: Any, checkpointer: Any) -> Needs:
     return Needs(
         learner=4 * trained + fixed,
         replay=sum(int(getattr(store, "nbytes", 0)) for store in stores if store is not None),
-        device=next((p.device.type for p in learner.parameters()), "cpu"),
+        device=device_of(learner).type,
         replay_device=str(getattr(loop.replay, "device", "cpu")),
         buffer_saved=not checkpointer.exclude_buffer,
         kept=checkpointer.keep,

@@ -12,6 +12,7 @@ import gin
 import numpy as np
 from tensordict import TensorDict
 
+from runners.devices import device_of
 from runners.ledger import Ledger
 from runners.regimes import WINDOW, check_loop
 from runners.window_collector import WindowCollector
@@ -107,7 +108,7 @@ class WindowSchedule:
                 "its best encoder; bind PATIENCE to None"
             )
         self.learner = learner
-        self.device = next(p.device for p in learner.parameters())
+        self.device = device_of(learner)
         spec = suite.spec
         kind = getattr(replay, "__name__", "")
         if kind and not hasattr(replay, "statistics"):

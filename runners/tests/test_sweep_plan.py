@@ -16,7 +16,8 @@ def about(label, text="", **facts):
         "config": f"train.total_steps = %TOTAL_STEPS\nTOTAL_STEPS = 60\n{text}\n",
         "unit": "steps",
         "memory": GIB,
-        "checkpoints": GIB,
+        "checkpoint": GIB // 2,
+        "missing": [GIB, GIB],
         "unread": [],
         "devices": 0,
     }
@@ -83,8 +84,8 @@ REFUSED = {
         ["memory", "2 runs at a time need 10.0 GiB", "--jobs"],
     ),
     "disk": (
-        [about("A=1", "A = 1", checkpoints=4 * GIB), about("A=2", "A = 2")],
-        ["disk", "4 runs need 10.2 GiB", "--workdir"],
+        [about("A=1", "A = 1", missing=[4 * GIB, 4 * GIB]), about("A=2", "A = 2")],
+        ["disk", "4 runs need 11.2 GiB more", "--workdir"],
     ),
 }
 

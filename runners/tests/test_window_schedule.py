@@ -44,7 +44,7 @@ def build(kind=TIGR, seed=0, suite=SUITE, capacity=1000, share=0.2, log_interval
         encoder=partial(
             GRUMixtureEncoder, length=3, latent_dim=2, num_components=2, complexity=1.0
         ),
-        decoder=partial(TransitionDecoder, complexity=1.0),
+        decoder=partial(TransitionDecoder, complexity=1.0, state_error="sum"),
         normalizer=TransitionNormalizer,
         agent=partial(LatentSAC, **doors),
     )

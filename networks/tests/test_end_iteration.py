@@ -1,4 +1,4 @@
-"""Doors pass the end of an iteration on to trunks that want to know."""
+"""Actor and Critic pass the end of an iteration on to trunks that have something to do then."""
 
 import functools
 
@@ -10,14 +10,13 @@ from networks.critic import Critic
 from networks.dendritic import DendriticMLP
 from networks.k_winners import KWinners
 from networks.mlp import MLP
-from networks.rhythm import end_iteration
 
 
-@pytest.mark.parametrize("door", [Actor, Critic])
-def test_boosting_decays_once_per_iteration(door):
+@pytest.mark.parametrize("wrapper", [Actor, Critic])
+def test_boosting_decays_once_per_iteration(wrapper):
     winners = functools.partial(KWinners, boost_strength=2.0, boost_decay=0.5)
     trunk = functools.partial(DendriticMLP, hidden=(8, 8), winners=winners)
-    network = door(4, 2, 3, trunk=trunk)
+    network = wrapper(4, 2, 3, trunk=trunk)
     network.end_iteration()
     strengths = [v for name, v in network.named_buffers() if name.endswith("boost_strength")]
     assert len(strengths) == 2
@@ -25,5 +24,6 @@ def test_boosting_decays_once_per_iteration(door):
         assert torch.equal(strength, torch.ones_like(strength))
 
 
-def test_other_trunks_are_left_alone():
-    end_iteration(MLP(2, 1, 1, hidden=(3,)))
+@pytest.mark.parametrize("wrapper", [Actor, Critic])
+def test_other_trunks_are_left_alone(wrapper):
+    wrapper(4, 2, 3, trunk=functools.partial(MLP, hidden=(3,))).end_iteration()
