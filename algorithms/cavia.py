@@ -75,6 +75,9 @@ class CAVIA(MetaAlgorithm):
         outer_baseline: Which episodes the baseline of J is fitted on, "before" or "after".
         kl_reduce: Whether an action's divergence is the "mean" or the "sum" over its dimensions.
         trust_region: Factory of the outer step.
+
+    Raises:
+        ValueError: Naming the argument: a value out of range, or networks that do not fit.
     """
 
     policy: Any

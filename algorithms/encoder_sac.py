@@ -57,6 +57,9 @@ class EncoderSAC(SequentialSAC):
         encoder_lr: Learning rate of the encoder and of C.
         encoder_smoothing: Share of the encoder that enters its target at each step.
         **sequential: Arguments of `SequentialSAC`.
+
+    Raises:
+        ValueError: Naming the argument: a value out of range, or networks that do not fit.
     """
 
     encoder: Any

@@ -72,6 +72,9 @@ class MaskedSAC(SAC):
         update_gate: Replace a task's masks only once it has succeeded, in training or in an
             evaluation, and while the mean success of its last three evaluations is below 0.66.
         **sac: Arguments of `SAC`.
+
+    Raises:
+        ValueError: Naming the argument: a value out of range, or networks that do not fit.
     """
 
     masked = True

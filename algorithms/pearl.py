@@ -93,6 +93,9 @@ class PEARL(OffPolicyMetaAlgorithm):
         kl_reduction: "sum" over the tasks of a batch, or "mean_tasks".
         loc_penalty: Weight of the mean of `mu^2` in the policy's loss.
         log_std_penalty: Weight of the mean of `log(sigma)^2` in it.
+
+    Raises:
+        ValueError: Naming the argument: a value out of range, or networks that do not fit.
     """
 
     actor: Any

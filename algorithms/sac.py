@@ -63,6 +63,9 @@ class SAC(Algorithm):
             keeps the activations in bfloat16 as well. Parameters, last layers, targets and losses
             are of single precision always, and so is acting.
         compiled: Compile the forward and backward passes of an update.
+
+    Raises:
+        ValueError: Naming the argument: a value out of range, or networks that do not fit.
     """
 
     actor: Any

@@ -38,6 +38,9 @@ class SequentialSAC(SAC):
         temperature_loss: `"log_alpha"`, -mean log alpha_t (log pi + H), as in `SAC` and garage;
             `"alpha"`, -mean alpha_t (log pi + H), as in MTRL.
         **sac: Arguments of `SAC`.
+
+    Raises:
+        ValueError: Naming the argument: a value out of range, or networks that do not fit.
     """
 
     def __init__(self, sizes: Sizes, *, temperature_loss: str = "log_alpha", **sac: Any) -> None:

@@ -16,10 +16,9 @@ from runners.memory import keep_freed_memory
 from runners.meter import Meter
 from runners.regimes import ON_POLICY, check_loop
 from runners.rollouts import Rollouts, check_draw, check_numbers, returns, successes
+from runners.seeding import task_stream
 
 PHASES = ("collect", "adapt", "update")
-TASK_STREAM = (2,)
-"""Spawn key of the stream of drawn tasks; the environments' begin with 0 and 1."""
 MAX_REFUSED = 10
 """Iterations in a row without a finite update after which the run stops."""
 
@@ -82,8 +81,7 @@ class MetaOnPolicyLoop:
         )
         self.counts = {"iterations": 0, "env_steps": 0}
         self.device = device_of(learner)
-        stream = np.random.SeedSequence(seed, spawn_key=TASK_STREAM)
-        self._stream = np.random.Generator(np.random.PCG64(stream))
+        self._stream = task_stream(seed)
         self._meter = Meter()
         self._watch = FiniteWatch(self.device, check_every=1, most=MAX_REFUSED)
         self._seconds, self._read = dict.fromkeys(PHASES, 0.0), 0

@@ -12,9 +12,7 @@ from torch import Tensor
 from runners.contexts import KEPT, SPARSE, drawn, transitions
 from runners.ledger import Ledger
 from runners.rollouts import Rollouts, returns, successes
-
-CONTEXT_STREAM = (3,)
-"""Spawn key of drawn contexts; the environments' begin with 0 and 1, that of tasks is 2."""
+from runners.seeding import CONTEXT_STREAM
 
 Pools = list[list[TensorDict]]
 """The episodes of each task, transitions `[steps]` each."""

@@ -9,7 +9,6 @@ from time import perf_counter
 from typing import Any
 
 import gin
-import numpy as np
 import torch
 from tensordict import TensorDict
 
@@ -17,10 +16,8 @@ from runners.devices import device_of
 from runners.ledger import Ledger
 from runners.posterior_collector import Pools, PosteriorCollector
 from runners.regimes import POSTERIOR, check_loop
+from runners.seeding import task_stream
 from runners.task_lists import listed_tasks
-
-TASK_STREAM = (2,)
-"""Spawn key of drawn tasks; the environments' begin with 0 and 1."""
 
 
 @gin.configurable
@@ -114,8 +111,7 @@ class PosteriorSchedule:
             sparse=bool(self.replay.sparse_context),
         )
         self.device = device_of(learner)
-        stream = np.random.SeedSequence(seed, spawn_key=TASK_STREAM)
-        self._stream = np.random.Generator(np.random.PCG64(stream))
+        self._stream = task_stream(seed)
         self._filled = [0] * len(self.tasks)  # initial steps of each task so far
         self._place = 0  # in the iteration: before the collection, then before each update
 

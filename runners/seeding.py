@@ -6,6 +6,15 @@ from typing import Any
 import numpy as np
 import torch
 
+TASK_STREAM, CONTEXT_STREAM = (2,), (3,)
+"""Spawn keys of meta-learners' streams; environments' begin with 0 and 1 (`envs.suite`)."""
+
+
+def task_stream(seed: int) -> np.random.Generator:
+    """What a meta-learner's tasks are drawn from."""
+    sequence = np.random.SeedSequence(seed, spawn_key=TASK_STREAM)
+    return np.random.Generator(np.random.PCG64(sequence))
+
 
 class GlobalStreams:
     """The generators that belong to no object: Python's, numpy's and torch's, CPU and CUDA.

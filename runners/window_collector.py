@@ -3,14 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
 from runners.ledger import Ledger
-from runners.posterior_schedule import TASK_STREAM
 from runners.rollouts import returns, successes
+from runners.seeding import task_stream
 from runners.task_lists import listed_tasks
 from runners.window_rollouts import WindowRollouts
 
@@ -50,8 +49,7 @@ class WindowCollector:
         self.exact = exact
         self.known = listed_tasks(suite, "train")
         self.rollouts = WindowRollouts(suite, at_once, window, seed=seed)
-        stream = np.random.SeedSequence(seed, spawn_key=TASK_STREAM)
-        self._stream = np.random.Generator(np.random.PCG64(stream))
+        self._stream = task_stream(seed)
         self.tasks: tuple[Any, ...] = ()
         self.begin(initial=True)
 
