@@ -3,6 +3,7 @@
 import gc
 import importlib
 import json
+import re
 from pathlib import Path
 
 import gin
@@ -218,6 +219,17 @@ def test_a_runs_own_seed_draws_its_goals_as_well(file):
     assert bound("MetaWorldSuite.goal_draw") == bound("train.seed")
 
 
+def _documented():
+    """What matches the tags of docs/metrics.md, where <...> stands for anything but a slash."""
+    cells = re.findall(r"^\| (`.+?) \| ", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE)
+    tags = [tag for cell in cells for tag in re.findall("`([^`]+)`", cell)]
+    tags += ["step", "wall_time"]
+    return re.compile("|".join(re.sub("<.+?>", "[^/]+", re.escape(tag)) for tag in tags))
+
+
+DOCUMENTED = _documented()
+
+
 @pytest.mark.parametrize("file", list(_runs()))
 def test_every_experiment_trains(file, tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
@@ -225,7 +237,10 @@ def test_every_experiment_trains(file, tmp_path, monkeypatch, caplog):
     assert train.main(flags) == 0
     assert "nothing reads it" not in caplog.text
     (folder,) = (tmp_path / file.stem).glob("seed_*")
-    assert '"updates"' in (folder / "metrics.jsonl").read_text()
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    tags = {tag for record in records for tag in record}
+    assert "updates" in tags
+    assert {tag for tag in tags if not DOCUMENTED.fullmatch(tag)} == set()
 
 
 @pytest.mark.slow
