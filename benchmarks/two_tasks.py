@@ -54,14 +54,14 @@ def finished(folder: Path, names: Iterable[str]) -> Runs:
 def table(
     runs: Runs, methods: dict[str, str], thresholds: dict[str, tuple[float, float]]
 ) -> Iterable[str]:
-    """Markdown rows: each seed, the median, the threshold."""
-    yield "| method | seed | reach-v3 | drawer-close-v3 | processor minutes |"
-    yield "|---|---|---|---|---|"
+    """Markdown rows: each seed, the median beside the threshold."""
+    yield "| method | seed | reach-v3 | drawer-close-v3 | threshold of each | processor minutes |"
+    yield "|---|---|---|---|---|---|"
     for name, seeds in runs.items():
         values = {s: [final(r, t) for t in TASKS] for s, r in seeds.items()}
         for seed, (reach, drawer) in values.items():
             spent = minutes(seeds[seed])
-            yield f"| {methods[name]} | {seed} | {reach:.2f} | {drawer:.2f} | {spent:.1f} |"
+            yield f"| {methods[name]} | {seed} | {reach:.2f} | {drawer:.2f} | | {spent:.1f} |"
         medians = [statistics.median(v[i] for v in values.values()) for i in range(2)]
         text = f"| **{methods[name]}** | median of {len(values)} "
         text += f"| **{medians[0]:.2f}** | **{medians[1]:.2f}** |"
@@ -69,9 +69,9 @@ def table(
             wanted = thresholds[name]
             # A mean of 0.8 may be summed to a little less.
             met = all(round(m, 9) >= w for m, w in zip(medians, wanted, strict=True))
-            text += f" threshold {wanted[0]} / {wanted[1]}: {'met' if met else 'missed'} |"
+            text += f" {wanted[0]}, {wanted[1]}: {'met' if met else 'missed'} | |"
         else:
-            text += " |"
+            text += " | |"
         yield text
 
 
