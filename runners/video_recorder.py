@@ -66,7 +66,6 @@ class VideoRecorder:
         self.evaluations, self.minutes = evaluations, minutes
         self._flags = [f"--episodes={episodes}", f"--every={every}", f"--size={size}"]
         self._flags += ["--sheet_only"] * sheet_only
-        self._count = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._watch: threading.Thread | None = None
 
@@ -80,8 +79,9 @@ class VideoRecorder:
             learner: its policy is filmed as it is now.
             config: the gin text of the run.
         """
-        self._count += 1
-        if (self._count - 1) % self.evaluations:
+        results = (path.stem for path in (run / "eval").glob("*.json"))
+        before = sum(name.isdecimal() and int(name) < step for name in results)
+        if before % self.evaluations:  # counted on the disk, so that a resumed run goes on counting
             return
         if self._watch is not None and self._watch.is_alive():
             log.warning("VideoRecorder: the last videos are not done yet; none of step %d", step)

@@ -228,8 +228,13 @@ def test_a_recorder_that_is_closed_leaves_no_process(run, tmp_path, monkeypatch)
     recorder(tmp_path, 5, saved.suite, saved.learner, saved.config)
     process = recorder._process
     assert process.poll() is None
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval/5.json").touch()
     recorder(tmp_path, 6, saved.suite, saved.learner, saved.config)  # every fifth only
     assert recorder._process is process
+    resumed = video_recorder.VideoRecorder()
+    resumed(tmp_path, 6, saved.suite, saved.learner, saved.config)
+    assert resumed._process is None
     recorder.close()
     assert process.poll() is not None and not list((tmp_path / "videos").glob(".policy*"))
 
