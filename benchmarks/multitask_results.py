@@ -42,9 +42,9 @@ are {experiments}.
 Networks are small here, and differ in size: the table says whether each learns in this time, not
 which is best. The thresholds are those of MT-SAC ([must.md](must.md)), and asked of medians, which
 hide single seeds: MTRL's soft modules came to 0.51 on drawer-close with seed 1. The two forms of
-Soft Modularization are different networks. Three things differ from the published configurations because the run is short
-and the networks are small; with the published choices, tried once with seed 0 (no file is kept of
-these), reach was far below:
+Soft Modularization are different networks. Three things differ from the published configurations,
+because the run is short and the networks are small; with the published choices, tried once with
+seed 0 (no file is kept of these), reach was far below:
 
 - Active Dendrites: half of the 256 units of a layer win. A quarter, as published of 2800 units,
   gave 0.19 on reach.

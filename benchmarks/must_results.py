@@ -60,8 +60,8 @@ MUST's order". What options of MUST do with more tasks is in [must_study.md](mus
 
 Lines are means over seeds; shaded is a 95 % bootstrap interval over seeds, which with three is as
 wide as their range, and holds the true mean in about 75 % of cases. Thresholds were set before
-these runs, a little below what prototypes had reached, which are not kept. Fewer than five seeds decide nothing between methods that
-differ by less than 0.15.
+these runs, a little below what prototypes had reached, which are not kept. Fewer than five seeds
+decide nothing between methods that differ by less than 0.15.
 {masks}"""
 MASKS = """
 ## What the masks do
