@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from algorithms.base import Metrics, check_networks
-from algorithms.optimizers import ClippedOptimizer
+from algorithms.optimizers import ClippedOptimizer, OptimizerGroups
 from algorithms.targets import soft_update
 
 
@@ -94,12 +94,12 @@ class LatentSAC(nn.Module):
         self.target_entropy = -float(action_dim) * target_entropy_factor
         norm = float("inf") if max_norm is None else max_norm
         members = int(self.critic.num_critics)
-        self.groups = {
-            "actor": ClippedOptimizer(self.actor.parameters(), optimizer, lr, max_norm=norm),
-            "critic": ClippedOptimizer(
+        self.groups = OptimizerGroups(
+            actor=ClippedOptimizer(self.actor.parameters(), optimizer, lr, max_norm=norm),
+            critic=ClippedOptimizer(
                 self.critic.parameters(), optimizer, lr, max_norm=norm, members=members
             ),
-        }
+        )
         if learn_alpha:
             self.groups["alpha"] = ClippedOptimizer(
                 [self.log_alpha], optimizer, lr, max_norm=float("inf")
@@ -121,20 +121,14 @@ class LatentSAC(nn.Module):
             following: z', likewise.
         """
         policy = self.actor(view(batch["observation"], latent))
-        refused, log_prob = [], policy["action_log_prob"].detach()
+        log_prob, steps = policy["action_log_prob"].detach(), []
         alpha_loss = -(self.log_alpha * (log_prob + self.target_entropy)).mean()
         if self.learns_alpha:
-            torch.autograd.backward(alpha_loss, inputs=[self.log_alpha])
-            refused.append(self.groups["alpha"].step()[1])
+            steps.append(self.groups.move(alpha_loss, "alpha"))
         alpha = self.log_alpha.detach().exp()
         q, critic_loss = self._critic_loss(batch, latent, following, alpha)
         actor_loss = self._actor_loss(policy, latent, alpha)
-        moved = [p for name in ("actor", "critic") for p in self.groups[name].parameters]
-        torch.autograd.backward(actor_loss + critic_loss, inputs=moved)
-        norms = {}
-        for name in ("actor", "critic"):
-            norms[f"grad_norm/{name}"], flag = self.groups[name].step()
-            refused.append(flag)
+        steps.append(self.groups.move(actor_loss + critic_loss, "actor", "critic"))
         soft_update(self.target, self.critic, self.smoothing)
         return {
             "loss/alpha": alpha_loss.detach(),
@@ -143,8 +137,8 @@ class LatentSAC(nn.Module):
             "q/mean": q.detach().mean(),
             "entropy": -log_prob.mean(),
             "alpha": alpha,
-            "health/nonfinite": torch.stack(refused).amax(),
-            **norms,
+            "health/nonfinite": torch.stack([step.refused for step in steps]).amax(),
+            **steps[-1].norms,
         }
 
     def _critic_loss(
@@ -172,12 +166,11 @@ class LatentSAC(nn.Module):
 
     def get_extra_state(self) -> dict[str, Any]:
         """The optimizers, by group."""
-        return {name: group.state_dict() for name, group in self.groups.items()}
+        return self.groups.state_dict()
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take back the optimizers."""
-        for name, group in self.groups.items():
-            group.load_state_dict(state[name])
+        self.groups.load_state_dict(state)
 
 
 def view(observation: Tensor, latent: Tensor) -> TensorDict:

@@ -226,7 +226,7 @@ class MaskedSAC(SAC):
 
     def _supervise(self, context: TensorDict) -> Metrics:
         """Move each generator so that masks overlap as trajectories resemble each other."""
-        groups = [self.groups[f"supervised/{name}"] for name in self.names]
+        names = [f"supervised/{name}" for name in self.names]
         for _ in range(self.sl_steps):
             drawn = self._draw(context)
             losses = [
@@ -234,11 +234,9 @@ class MaskedSAC(SAC):
                 for g in self.generators
             ]
             loss = torch.stack(losses).sum()
-            torch.autograd.backward(loss, inputs=[p for group in groups for p in group.parameters])
-            for group in groups:
-                group.step()
+            self.groups.move(loss, *names)
             self._follow_encoders()
-        return {"loss/similarity": loss.detach() / len(groups)}
+        return {"loss/similarity": loss.detach() / len(names)}
 
     @torch.no_grad()
     def _commit(self, context: TensorDict | None) -> Metrics:

@@ -1,8 +1,8 @@
-"""Optimizers known to gin, and `ClippedOptimizer`: one step of one group of parameters."""
+"""Optimizers known to gin; `ClippedOptimizer` of one group of parameters, and `OptimizerGroups`."""
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import gin
 import torch
@@ -76,3 +76,44 @@ class ClippedOptimizer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` gave; the state's tensors are copied, not shared."""
         self.optimizer.load_state_dict(copy.deepcopy(state))
+
+
+class Step(NamedTuple):
+    """What came of a step.
+
+    Attributes:
+        norms: `grad_norm/<group>` before clipping, 0-d.
+        refused: 1.0 if a group's gradient was not finite, and the group stood still; 0-d.
+    """
+
+    norms: dict[str, Tensor]
+    refused: Tensor
+
+
+class OptimizerGroups(dict[str, ClippedOptimizer]):
+    """The optimizers of a learner by name; each step moves those groups alone that it names."""
+
+    def backward(self, loss: Tensor, *names: str) -> None:
+        """Add the gradient of a loss to the parameters of some groups, and of no other."""
+        moved = [p for name in names for p in self[name].parameters]
+        torch.autograd.backward(loss, inputs=moved)
+
+    def step(self, *names: str) -> Step:
+        """Step some groups by the gradients they have."""
+        taken = {name: self[name].step() for name in names}
+        norms = {f"grad_norm/{name}": norm for name, (norm, _) in taken.items()}
+        return Step(norms, torch.stack([refused for _, refused in taken.values()]).amax())
+
+    def move(self, loss: Tensor, *names: str) -> Step:
+        """Step some groups down a loss."""
+        self.backward(loss, *names)
+        return self.step(*names)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizers' states by name."""
+        return {name: group.state_dict() for name, group in self.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        for name, group in self.items():
+            group.load_state_dict(state[name])

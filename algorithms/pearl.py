@@ -15,7 +15,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from algorithms.base import Metrics, OffPolicyMetaAlgorithm, Sizes, check_networks
-from algorithms.optimizers import ClippedOptimizer
+from algorithms.optimizers import ClippedOptimizer, OptimizerGroups
 from algorithms.targets import soft_update
 
 
@@ -170,10 +170,12 @@ class PEARL(OffPolicyMetaAlgorithm):
             parameters["alpha"] = iter([self.log_alpha])
         else:
             parameters["value"] = self.value.parameters()
-        self.groups = {
-            name: ClippedOptimizer(group, optimizer, learning_rate, max_norm=float("inf"))
-            for name, group in parameters.items()
-        }
+        self.groups = OptimizerGroups(
+            {
+                name: ClippedOptimizer(group, optimizer, learning_rate, max_norm=float("inf"))
+                for name, group in parameters.items()
+            }
+        )
 
     @property
     def _followed(self) -> Any:
@@ -236,7 +238,7 @@ class PEARL(OffPolicyMetaAlgorithm):
         y = self._bellman_target(rows["next"], z)
         critic_loss = (q - y.unsqueeze(-1)).square().flatten(0, -2).mean(0).sum()
         reduced = divergence.sum() if self.kl_reduction == "sum" else divergence.mean()
-        norms = self._move(critic_loss + self.kl_weight * reduced, "encoder", "critic")
+        steps = [self.groups.move(critic_loss + self.kl_weight * reduced, "encoder", "critic")]
 
         gain = self._q(self.critic, rows["observation"], z, policy["action"]).amin(-1)
         alpha = self.log_alpha.detach().exp()
@@ -250,10 +252,9 @@ class PEARL(OffPolicyMetaAlgorithm):
         actor_loss = (alpha * log_prob - gain).mean()
         actor_loss = actor_loss + self.loc_penalty * policy["loc"].square().mean()
         actor_loss = actor_loss + self.log_std_penalty * policy["scale"].log().square().mean()
-        norms |= self._move(other_loss, other)
-        norms |= self._move(actor_loss, "actor")
+        steps += [self.groups.move(other_loss, other), self.groups.move(actor_loss, "actor")]
         soft_update(self.target, self._followed, self.smoothing)
-        refused = torch.stack([norms.pop(f"refused/{name}") for name in self.groups])
+        norms = {name: norm for step in steps for name, norm in step.norms.items()}
         return {
             "loss/critic": critic_loss.detach(),
             f"loss/{other}": other_loss.detach(),
@@ -264,7 +265,7 @@ class PEARL(OffPolicyMetaAlgorithm):
             "q/mean": q.detach().mean(),
             "entropy": -log_prob.detach().mean(),
             "alpha": alpha,
-            "health/nonfinite": refused.amax(),
+            "health/nonfinite": torch.stack([step.refused for step in steps]).amax(),
             **norms,
         }
 
@@ -289,15 +290,6 @@ class PEARL(OffPolicyMetaAlgorithm):
         value: Tensor = critic(view)["state_action_value"]
         return value
 
-    def _move(self, loss: Tensor, *names: str) -> Metrics:
-        """A step of some groups down their loss; the norms of their gradients."""
-        moved = [p for name in names for p in self.groups[name].parameters]
-        torch.autograd.backward(loss, inputs=moved)
-        told = {}
-        for name in names:
-            told[f"grad_norm/{name}"], told[f"refused/{name}"] = self.groups[name].step()
-        return told
-
     def policy_state(self) -> dict[str, Any]:
         """The policy and the encoder."""
         parts = ("actor.", "encoder.")
@@ -305,12 +297,11 @@ class PEARL(OffPolicyMetaAlgorithm):
 
     def get_extra_state(self) -> dict[str, Any]:
         """The optimizers, by group."""
-        return {"groups": {name: group.state_dict() for name, group in self.groups.items()}}
+        return {"groups": self.groups.state_dict()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take back the optimizers."""
-        for name, group in self.groups.items():
-            group.load_state_dict(state["groups"][name])
+        self.groups.load_state_dict(state["groups"])
 
 
 def _view(observation: Tensor, z: Tensor) -> TensorDict:

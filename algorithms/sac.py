@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 from algorithms.base import Algorithm, Metrics, Sizes, check_networks
 from algorithms.normalization import ObservationNormalizer
-from algorithms.optimizers import ClippedOptimizer
+from algorithms.optimizers import ClippedOptimizer, OptimizerGroups
 from algorithms.precision import PRECISIONS, bf16_products, bfloat16_is_native
 from algorithms.targets import soft_update
 
@@ -143,7 +143,7 @@ class SAC(Algorithm):
         self.scale_penalty, self.loc_penalty = scale_penalty, loc_penalty
         self._optimizer = optimizer
         self._max_norm = norm
-        self.groups: dict[str, ClippedOptimizer] = {}
+        self.groups = OptimizerGroups()
         self._add_group("alpha", [self.log_alpha], alpha_lr, max_norm=math.inf)
         self._add_group("actor", self.actor.parameters(), actor_lr)
         members = int(self.critic.num_critics)
@@ -197,19 +197,13 @@ class SAC(Algorithm):
         with bf16_products(self.precision == "bf16_matmul"):
             policy = sample(now, task, actor_extra)
             alpha_loss = self._alpha_loss(policy["action_log_prob"], task)
-            torch.autograd.backward(alpha_loss, inputs=[self.log_alpha])
-            _, refused = self.groups["alpha"].step()
+            first = self.groups.move(alpha_loss, "alpha")
             alpha = self._log_alphas().detach().exp()
             actor_loss, critic_loss, q = losses(
                 policy, now, then, batch, alpha, actor_extra, critic_extra
             )
-            names = (*actor_groups, *critic_groups)
-            moved = [p for name in names for p in self.groups[name].parameters]
-            torch.autograd.backward(actor_loss + critic_loss, inputs=moved)
-        norms, flags = {}, [refused]
-        for name in names:
-            norms[f"grad_norm/{name}"], refused = self.groups[name].step()
-            flags.append(refused)
+            self.groups.backward(actor_loss + critic_loss, *actor_groups, *critic_groups)
+        second = self.groups.step(*actor_groups, *critic_groups)
         self._follow()
         return {
             "loss/alpha": alpha_loss.detach(),
@@ -218,8 +212,8 @@ class SAC(Algorithm):
             "q/mean": q.detach().mean(),
             "entropy": -policy["action_log_prob"].detach().mean(),
             "alpha": alpha,
-            "health/nonfinite": torch.stack(flags).amax(),
-            **norms,
+            "health/nonfinite": torch.maximum(first.refused, second.refused),
+            **second.norms,
         }
 
     @functools.cached_property
@@ -361,12 +355,11 @@ class SAC(Algorithm):
 
     def get_extra_state(self) -> dict[str, Any]:
         """The optimizers, by group."""
-        return {"groups": {name: group.state_dict() for name, group in self.groups.items()}}
+        return {"groups": self.groups.state_dict()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take back the optimizers."""
-        for name, group in self.groups.items():
-            group.load_state_dict(state["groups"][name])
+        self.groups.load_state_dict(state["groups"])
 
 
 def network_view(observation: Tensor, task: Tensor) -> TensorDict:

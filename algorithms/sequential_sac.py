@@ -58,16 +58,17 @@ class SequentialSAC(SAC):
         alpha = self._log_alphas().detach().exp()
         with bf16_products(self.precision == "bf16_matmul"):
             critic_loss, q = critic_pass(batch, alpha)
-            self._backward(critic_loss, (*self._critic_groups, *self._late_groups))
-            taken = self._steps(self._critic_groups)
+            self.groups.backward(critic_loss, *self._critic_groups, *self._late_groups)
+            first = self.groups.step(*self._critic_groups)
             actor_loss, log_prob = actor_pass(batch, alpha)
-            self._backward(actor_loss, ("actor",))
-            taken |= self._steps(("actor",))
+            second = self.groups.move(actor_loss, "actor")
             alpha_loss = self._alpha_loss(log_prob, batch["task_id"])
-            self._backward(alpha_loss, ("alpha",))
-            taken |= self._steps(("alpha", *self._late_groups))
+            self.groups.backward(alpha_loss, "alpha")
+            third = self.groups.step("alpha", *self._late_groups)
         self._follow()
-        norms = {f"grad_norm/{name}": norm for name, (norm, _) in taken.items() if name != "alpha"}
+        norms = first.norms | second.norms | third.norms
+        del norms["grad_norm/alpha"]
+        refused = torch.stack([step.refused for step in (first, second, third)])
         return {
             "loss/alpha": alpha_loss.detach(),
             "loss/actor": actor_loss.detach(),
@@ -75,7 +76,7 @@ class SequentialSAC(SAC):
             "q/mean": q.detach().mean(),
             "entropy": -log_prob.detach().mean(),
             "alpha": self._log_alphas().detach().exp(),
-            "health/nonfinite": torch.stack([refused for _, refused in taken.values()]).amax(),
+            "health/nonfinite": refused.amax(),
             **norms,
         }
 
@@ -117,14 +118,6 @@ class SequentialSAC(SAC):
         if not self.on_alpha:
             return super()._alpha_loss(log_prob, task)
         return -(self._log_alphas().exp()[task] * (log_prob.detach() + self.target_entropy)).mean()
-
-    def _backward(self, loss: Tensor, groups: tuple[str, ...]) -> None:
-        moved = [p for name in groups for p in self.groups[name].parameters]
-        torch.autograd.backward(loss, inputs=moved)
-
-    def _steps(self, groups: tuple[str, ...]) -> dict[str, tuple[Tensor, Tensor]]:
-        """Step the groups; for each the norm of its gradient, and whether it was refused."""
-        return {name: self.groups[name].step() for name in groups}
 
     def __getstate__(self) -> dict[str, Any]:
         """Without `_passes`: compiled ones in a copy would go on training the original."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from algorithms.base import Metrics, OffPolicyMetaAlgorithm, Sizes
 from algorithms.latent_sac import LatentSAC
 from algorithms.mixture_losses import Mixture
-from algorithms.optimizers import ClippedOptimizer
+from algorithms.optimizers import ClippedOptimizer, OptimizerGroups
 
 
 class Encoder(Protocol):
@@ -139,10 +139,12 @@ class WindowLearner(OffPolicyMetaAlgorithm):
         self.shifted = next_latent == "shifted"
         self._dims = dims
         norm = float("inf") if max_norm is None else max_norm
-        self.groups = {
-            name: ClippedOptimizer(part.parameters(), optimizer, lr, max_norm=norm)
-            for name, part in (("encoder", self.encoder), ("decoder", self.decoder))
-        }
+        self.groups = OptimizerGroups(
+            {
+                name: ClippedOptimizer(part.parameters(), optimizer, lr, max_norm=norm)
+                for name, part in (("encoder", self.encoder), ("decoder", self.decoder))
+            }
+        )
         self.register_buffer("weights", self.start_weights())
         self.train()
 
@@ -185,15 +187,10 @@ class WindowLearner(OffPolicyMetaAlgorithm):
         self.encoder.train()
         mixture = self.encoder(windows[:, :-1])
         loss, metrics = self.objective(windows, mixture, _label(batch))
-        moved = [p for group in self.groups.values() for p in group.parameters]
-        torch.autograd.backward(loss, inputs=moved)
+        step = self.groups.move(loss, *self.groups)
         self.encoder.eval()
-        refused = []
-        for name, group in self.groups.items():
-            metrics[f"grad_norm/{name}"], flag = group.step()
-            refused.append(flag)
-        metrics["loss/inference"] = loss.detach()
-        return {**metrics, "health/nonfinite": torch.stack(refused).amax()}
+        metrics |= {**step.norms, "loss/inference": loss.detach()}
+        return {**metrics, "health/nonfinite": step.refused}
 
     @torch.no_grad()
     def validate(self, batch: TensorDict, seen: TensorDict | None = None) -> Metrics:
@@ -303,12 +300,11 @@ class WindowLearner(OffPolicyMetaAlgorithm):
 
     def get_extra_state(self) -> dict[str, Any]:
         """The optimizers of encoder and decoder; the policy's travel with `agent`."""
-        return {name: group.state_dict() for name, group in self.groups.items()}
+        return self.groups.state_dict()
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take back the optimizers."""
-        for name, group in self.groups.items():
-            group.load_state_dict(state[name])
+        self.groups.load_state_dict(state)
 
 
 def _label(batch: TensorDictBase) -> Tensor | None:

@@ -10,6 +10,7 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
+from algorithms.optimizers import OptimizerGroups
 from algorithms.pearl import PEARL
 
 LATENT, TASKS, ROWS, CONTEXT = 3, 4, 5, 6
@@ -129,10 +130,10 @@ def batch(dims):
 def gradients(learner, batch, monkeypatch):
     """Gradients at each of `update`'s steps, by the names of the groups that step."""
     seen, names = [], {p: name for name, p in learner.named_parameters()}
-    move = PEARL._move
+    move = OptimizerGroups.move
 
     def watched(self, loss, *groups):
-        moved = [p for group in groups for p in self.groups[group].parameters]
+        moved = [p for group in groups for p in self[group].parameters]
         torch.autograd.backward(loss, inputs=moved, retain_graph=True)
         found = {names[p]: p.grad.clone() for p in names if p.grad is not None}
         for p in moved:
@@ -141,7 +142,7 @@ def gradients(learner, batch, monkeypatch):
         return move(self, loss, *groups)
 
     with monkeypatch.context() as patch:
-        patch.setattr(PEARL, "_move", watched)
+        patch.setattr(OptimizerGroups, "move", watched)
         learner.update(batch)
     return seen
 
@@ -235,7 +236,7 @@ def test_invariant_3_policy_and_value_losses_reach_no_latent(dims, batch, kind, 
     """Even where every leaf may receive a gradient, they have none for encoder or target."""
     learner, reached = build(dims, kind), []
     names = {p: name.split(".")[0] for name, p in learner.named_parameters()}
-    move = PEARL._move
+    move = OptimizerGroups.move
 
     def watched(self, loss, *groups):
         leaves = [p for p in names if p.requires_grad]
@@ -244,7 +245,7 @@ def test_invariant_3_policy_and_value_losses_reach_no_latent(dims, batch, kind, 
         reached.append({names[p] for p, gradient in pairs if gradient is not None})
         return move(self, loss, *groups)
 
-    monkeypatch.setattr(PEARL, "_move", watched)
+    monkeypatch.setattr(OptimizerGroups, "move", watched)
     learner.update(batch)
     first, second, third = reached
     assert first == {"encoder", "critic"}
