@@ -1,9 +1,10 @@
-"""Each test starts without gin bindings, whatever ran in this process before."""
+"""Each test starts without gin bindings and from one seed, whatever ran in this process before."""
 
 from collections.abc import Iterator
 
 import gin
 import pytest
+import torch
 
 
 @pytest.fixture(autouse=True)
@@ -12,3 +13,9 @@ def no_bindings() -> Iterator[None]:
     gin.clear_config()
     yield
     gin.clear_config()
+
+
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """Draw the same in a test whatever ran before it in this process."""
+    torch.manual_seed(0)

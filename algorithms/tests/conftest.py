@@ -12,6 +12,12 @@ from torch import Tensor, nn
 from algorithms.latent_sac import LatentSAC
 
 
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """Draw the same in a test whatever ran before it in this process."""
+    torch.manual_seed(0)
+
+
 @dataclass(frozen=True)
 class Dims:
     """Sizes as a suite's specification gives them."""
