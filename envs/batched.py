@@ -180,9 +180,9 @@ class Batch:
         self._arrays["reward"][where], self._arrays["success"][where] = 0.0, False
         self._arrays["unstable"][where] += 1
         silence(self._arrays, where)
-        ended = int(rows["episode"].sum()) + len(broken)  # episodes begun, by now
+        begun = int(rows["episode"].sum()) + len(broken)  # the first is 0
         for i in broken.nonzero().flatten().tolist():
-            self._breakdowns.note(ended, self._tasks[i].name)
+            self._breakdowns.note(begun, self._tasks[i].name)
 
     def _begin(self, begins: Tensor) -> None:
         """New episodes where `begins` `[n]`, each with one of its task's goals."""

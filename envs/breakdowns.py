@@ -15,7 +15,7 @@ class Breakdowns:
         """One broke off.
 
         Args:
-            episode: how many have ended, this one among them.
+            episode: how many have begun, this one among them.
             name: its task's.
 
         Raises:

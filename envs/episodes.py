@@ -96,7 +96,7 @@ class Chunk:
         self._goals = [task.goals[0] for task in self._tasks]
         self._elapsed = [0] * len(self._tasks)
         self._done = [False] * len(self._tasks)
-        self._ended, self._breakdowns = 0, Breakdowns()
+        self._breakdowns = Breakdowns()
         self._told = tuple((name, int(np.prod(shape))) for name, (shape, _) in told(rules).items())
         self._shape = (rules.observation_dim,)
         self._rngs = [seed.generator() for seed in seeds]
@@ -262,9 +262,9 @@ class Chunk:
     def _go_on(self, i: int) -> None:
         """Begin the next episode behind an end, unless this one goes on or rests."""
         if self._done[i]:
-            self._ended += 1
             if not self._arrays["valid"][i, 0]:
-                self._breakdowns.note(self._ended, self._tasks[i].name)
+                begun = int(self._arrays["episode"].sum()) + len(self._tasks)  # the first is 0
+                self._breakdowns.note(begun, self._tasks[i].name)
             if self._rules.autoreset:
                 self._begin(i)
                 return

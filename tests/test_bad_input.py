@@ -11,10 +11,13 @@ import sys
 import time
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from torch import nn
 
 from runners import config, preflight, train
+from runners.checkpoint import Checkpointer
 from runners.evaluation import Evaluator
 from runners.run_folder import RunFolder
 from runners.signals import STOPPING
@@ -466,6 +469,15 @@ def test_too_little_disk(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 10, 10))
     assert train.main(["train", POINT_MASS, f"--workdir={tmp_path}", *TINY]) == 2
     assert "disk" in one_line(capsys)
+
+
+def test_needs_are_those_of_the_checkpointer():
+    learner, loop = nn.Linear(3, 2), SimpleNamespace(replay=SimpleNamespace(nbytes=1000))
+    few = preflight.needs(learner, loop, Checkpointer(keep=1))
+    many = preflight.needs(learner, loop, Checkpointer(keep=3, exclude_buffer=True))
+    assert few.checkpoint == many.checkpoint + 1000 > 1000
+    for wanted, written in ((few, 2), (many, 4)):
+        assert wanted.disk == written * wanted.checkpoint + preflight.LOG_BYTES
 
 
 def test_room_for_the_checkpoint_that_is_being_written(tmp_path, monkeypatch):

@@ -311,6 +311,18 @@ def test_what_the_check_finds(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_lies_on_the_disk_is_not_asked_for_again(tmp_path):
+    """Of each seed by itself; the first has a checkpoint that is half there."""
+    before = looked_at(tmp_path, seeds=(0, 1))
+    assert before["missing"] == [2 * before["checkpoint"]] * 2
+    folder = tmp_path / "mtsac_point_mass/seed_0/checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "part").write_bytes(bytes(1000))
+    (folder.parent / "config.gin").write_text(before["config"])
+    first, second = looked_at(tmp_path, seeds=(0, 1))["missing"]
+    assert first == before["missing"][0] - 1000 and second == before["missing"][1]
+
+
 def test_memory_and_devices_of_other_machines_are_not_asked_of_this_one(tmp_path, monkeypatch):
     monkeypatch.setattr(preflight, "free_memory", lambda: 1000)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

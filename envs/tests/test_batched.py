@@ -362,3 +362,22 @@ def test_numbers_that_are_not_finite(where, autoreset, monkeypatch):
             with pytest.raises(RuntimeError, match="broke down in .* last in count"):
                 for _ in range(3):
                     vector.step(vector.current().set("action", torch.zeros(3, 1)))
+
+
+def test_a_first_observation_that_is_not_finite():
+    class Lost(Failing):
+        def begin(self, goal, rng):
+            state, seen = super().begin(goal, rng)
+            return state, seen.where(goal < 9, torch.nan)
+
+    def goal(task, number):
+        return np.array([number], dtype=np.float32)
+
+    for tasks, lost in ((goals(3, 1), False), (goals(3, 9), True)):
+        options = {"seed": Seed(0), "check": lambda tasks: None}
+        with BatchedTasks(Lost("reward"), goal, tasks, Rules(1, 1, 5), **options) as vector:
+            if not lost:
+                vector.reset()
+                continue
+            with pytest.raises(RuntimeError, match="count: the first observation is not finite"):
+                vector.reset()
