@@ -68,13 +68,18 @@ class Views(dict[str, View]):
 
 
 class NamedData(mujoco.MjData):  # type: ignore[misc]
-    """MuJoCo's data with remembered named access; the arrays are live views, as upstream's are."""
+    """MuJoCo's data with remembered named access; the arrays are live views, as upstream's are.
+
+    Attributes:
+        live: See `snapshot.live_arrays`.
+    """
 
     def __init__(self, model: mujoco.MjModel) -> None:
         super().__init__(model)
         for kind in ("body", "site", "geom", "joint"):
             setattr(self, kind, Views(getattr(super(), kind)).__getitem__)
         self.hand, self.hand_quat, self.fingers = self.mocap_pos, self.mocap_quat, self.ctrl
+        self.live = snapshot.live_arrays(model, self)
 
 
 class Layer(SawyerXYZEnv):
@@ -217,7 +222,8 @@ class Reset:
 
     def repeat(self, environment: Any) -> None:
         """Put the environment where the reset ended."""
-        snapshot.put_physics(environment.model, environment.data, self._physics)
+        data = environment.data
+        snapshot.put_physics(environment.model, data, self._physics, data.live)
         for name, value in self._attributes.items():
             setattr(environment, name, value)
         if environment.render_mode == "human":

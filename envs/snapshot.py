@@ -68,22 +68,38 @@ def take_physics(model: Any, data: Any) -> dict[str, Any]:
     mujoco.mj_getState(model, data, physics, mujoco.mjtState.mjSTATE_INTEGRATION)
     return {
         "physics": physics,
-        "model": {name: getattr(model, name).copy() for name in MODEL_ARRAYS},
-        "derived": {name: getattr(data, name).copy() for name in DERIVED_ARRAYS},
+        **{
+            owner: {name: array.copy() for name, array in arrays.items()}
+            for owner, arrays in live_arrays(model, data).items()
+        },
     }
 
 
-def put_physics(model: Any, data: Any, state: Mapping[str, Any]) -> None:
-    """Bring MuJoCo to the moment of `take_physics`."""
+def live_arrays(model: Any, data: Any) -> dict[str, dict[str, NDArray[Any]]]:
+    """The simulator's memory, by name, that belongs to a snapshot and not to MuJoCo's state."""
+    return {
+        "model": {name: getattr(model, name) for name in MODEL_ARRAYS},
+        "derived": {name: getattr(data, name) for name in DERIVED_ARRAYS},
+    }
+
+
+def put_physics(
+    model: Any,
+    data: Any,
+    state: Mapping[str, Any],
+    live: Mapping[str, Mapping[str, NDArray[Any]]] | None = None,
+) -> None:
+    """Bring MuJoCo to the moment of `take_physics`; `live_arrays` take long to ask for."""
+    live = live or live_arrays(model, data)
     for name, array in state["model"].items():
-        getattr(model, name)[:] = array
+        live["model"][name][:] = array
     kind = mujoco.mjtState.mjSTATE_INTEGRATION
     mujoco.mj_resetData(model, data)
     mujoco.mj_setState(model, data, state["physics"], kind)
     mujoco.mj_forward(model, data)
     mujoco.mj_setState(model, data, state["physics"], kind)  # the forward pass warms the solver
     for name, array in state["derived"].items():
-        getattr(data, name)[:] = array
+        live["derived"][name][:] = array
 
 
 class _Encoder:
