@@ -113,15 +113,18 @@ class CEMRL(WindowLearner):
         if self.per_step:
             repeated = nll.unsqueeze(1).expand_as(parts)
             bound = evidence_bound(repeated, parts, steps.logits, **rates)
+            mask = torch.ones_like(bound)
             if getattr(self.encoder, "mask_padding", False):
-                bound = bound * windows[:, :-1]["mask"]
-            bound = bound.sum(1)
+                mask = windows[:, :-1]["mask"].to(bound.dtype)
+            bound = (bound * mask).sum(1)
+            divergence = (steps.weights() * parts).sum(-1) * mask
+            divergence = divergence.sum() / mask.sum().clamp(min=1.0)
         else:
             bound = evidence_bound(nll, parts, mixture.logits, **rates)
+            divergence = (weights * parts).sum(-1).mean()
         state, reward = ((weights * x).sum(-1).mean().detach() for x in each)
-        used = (weights if not self.per_step else steps.weights()).detach()
-        divergence = (used * parts.detach()).sum(-1).mean()
-        return -bound.mean(), {"loss/state": state, "loss/reward": reward, "loss/kl": divergence}
+        metrics = {"loss/state": state, "loss/reward": reward, "loss/kl": divergence.detach()}
+        return -bound.mean(), metrics
 
     @torch.no_grad()
     def validate(self, batch: TensorDict, seen: TensorDict | None = None) -> Metrics:

@@ -24,10 +24,10 @@ def kl(mean, variance):
 
 
 def by_a_loop(learner, windows, noise, per_step):
-    """Minus the bound of each window; noise [rows, K, L]."""
+    """Minus the bound of each window, and the mean divergence; noise [rows, K, L]."""
     merged, (steps, own) = (f(windows[:, :-1]) for f in (learner.encoder, learner.encoder.steps))
     own = own if per_step else merged
-    w_s, w_r, losses = *learner.weights, []
+    w_s, w_r, losses, divergences = *learner.weights, [], []
     for row, window in enumerate(windows):
         last, nll = window[-1], []
         for k in range(4):
@@ -39,12 +39,14 @@ def by_a_loop(learner, windows, noise, per_step):
         seen = window["mask"] if learner.encoder.mask_padding else torch.ones(5)
         parts = [(steps, (row, t)) for t in range(4) if seen[t]] if per_step else [(merged, (row,))]
         for mixture, at in parts:
-            q = mixture.weights()[at]
+            q, expected = mixture.weights()[at], 0.0
             for k in range(4):
                 divergence = kl(mixture.mean[at][k], mixture.variance[at][k])
                 bound = bound + q[k] * (-nll[k] - 0.3 * divergence) - 0.7 * q[k] * (q[k] * 4).log()
+                expected += (q[k] * divergence).item()
+            divergences.append(expected)
         losses.append(-bound)
-    return torch.stack(losses)
+    return torch.stack(losses), sum(divergences) / len(divergences)
 
 
 @pytest.mark.parametrize("masks", [False, True])
@@ -62,11 +64,13 @@ def test_invariant_7_loss_and_gradients_by_a_loop(
     assert not windows["mask"][:, :-1].all()
     slow = copy.deepcopy(learner)
     torch.manual_seed(4)
-    loss, _ = learner.objective(windows, learner.encoder(windows[:, :-1]), None)
+    loss, metrics = learner.objective(windows, learner.encoder(windows[:, :-1]), None)
     loss.backward()
     torch.manual_seed(4)
     noise = torch.randn(6, 4, 2, dtype=torch.float64)
-    expected = by_a_loop(slow, windows, noise, per_step).mean()
+    losses, divergence = by_a_loop(slow, windows, noise, per_step)
+    assert metrics["loss/kl"].item() == pytest.approx(divergence, rel=1e-9)
+    expected = losses.mean()
     torch.testing.assert_close(loss, expected, atol=1e-10, rtol=1e-10)
     expected.backward()
     for part in ("encoder", "decoder"):
