@@ -1,5 +1,6 @@
 """What the command lines of `runners` have in common: gin's flags, --help, errors, exit codes."""
 
+import logging
 import os
 import signal
 import sys
@@ -88,7 +89,8 @@ def one_folder(rest: list[str]) -> str:
 def run_program(main: Callable[[Sequence[str]], int]) -> int:
     """Run a program on the process's arguments; two ends that are no faults are quiet.
 
-    An environment that breaks the rules ends it with one line, as a wrong configuration does.
+    An environment that breaks the rules ends it with one line, as a wrong configuration does. What
+    is logged, warnings and worse, goes to standard error.
 
     Returns:
         What `main` does; `RESUMABLE` if a request to stop ended it where nobody waits for one,
@@ -100,6 +102,8 @@ def run_program(main: Callable[[Sequence[str]], int]) -> int:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever began the process
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the process ends
+    if not logging.root.handlers:
+        logging.root.addHandler(_StandardError(logging.WARNING))
     try:
         code = main(sys.argv)
         sys.stdout.flush()
@@ -112,6 +116,21 @@ def run_program(main: Callable[[Sequence[str]], int]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more as it ends
         return FAILED
+    finally:
+        # The exit code stands; a supervisor that asks again must not get that of a signal.
+        for number in STOPPING:
+            if number != signal.SIGINT:  # whoever presses Ctrl-C once more has his way
+                signal.signal(number, signal.SIG_IGN)
+
+
+class _StandardError(logging.Handler):
+    """Writes to `sys.stderr` as it is at the time: a live table has its own there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            print(f"{record.levelname.lower()}: {self.format(record)}", file=sys.stderr)
+        except OSError:  # nobody reads it any more
+            return
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

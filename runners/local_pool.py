@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from runners.command_line import WRONG
+from runners.run_folder import TAKEN
 from runners.status import DONE, FAILED, RUNNING
 from runners.sweep_child import last_lines, start
 from runners.sweep_runs import WAITING, SweptRun
@@ -151,9 +152,9 @@ class LocalPool:
         assert run is not None and process is not None and process.stdin is not None
         process.stdin.close()
         place.run = place.process = None
-        code = process.returncode
-        if code == WRONG and held(run) and not self._stopping:
-            run.state = WAITING  # somebody else was quicker
+        code, tail = process.returncode, last_lines(run.output, place.written)
+        if code == WRONG and any(TAKEN in line for line in tail) and not self._stopping:
+            run.state = WAITING  # somebody else was quicker, and may have let go of it since
             self._waiting.append(run)
             return
-        run.ended(code, last_lines(run.output, place.written), self._stopping)
+        run.ended(code, tail, self._stopping)

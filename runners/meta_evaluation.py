@@ -17,7 +17,7 @@ from runners.evaluation_results import Table
 from runners.latent_records import Arrays
 from runners.regimes import ON_POLICY, check_evaluator
 from runners.rollout_evaluation import RolloutEvaluator
-from runners.rollouts import Rollouts, check_draw, check_numbers, returns, successes
+from runners.rollouts import Rollouts, check_draw, check_fits, check_numbers, returns, successes
 
 SPLITS = ("train", "test")
 
@@ -136,6 +136,9 @@ class MetaEvaluator(RolloutEvaluator):
         check_evaluator("MetaEvaluator", learner, ON_POLICY)
         for split in self.splits:
             if self.num_tasks is not None:
+                at_once = min(self.num_tasks, self.tasks_at_once or self.num_tasks)
+                fix = "num_tasks (META_BATCH) or episodes (TEST_EPISODES)"
+                check_fits("MetaEvaluator", suite, at_once, self.episodes, fix=fix)
                 check_draw("MetaEvaluator.num_tasks", suite, self.num_tasks, split)
         if self.recorder is not None:
             self.recorder.check(learner)

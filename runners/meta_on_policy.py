@@ -15,7 +15,7 @@ from runners.health import FiniteWatch
 from runners.memory import keep_freed_memory
 from runners.meter import Meter
 from runners.regimes import ON_POLICY, check_loop
-from runners.rollouts import Rollouts, check_draw, check_numbers, returns, successes
+from runners.rollouts import Rollouts, check_draw, check_fits, check_numbers, returns, successes
 from runners.seeding import task_stream
 
 PHASES = ("collect", "adapt", "update")
@@ -73,6 +73,9 @@ class MetaOnPolicyLoop:
         }
         check_numbers("MetaOnPolicyLoop", numbers, episodes_at_once)
         check_loop("MetaOnPolicyLoop", learner, ON_POLICY)
+        sizes = tasks_per_iteration, episodes_per_task
+        fix = "tasks_per_iteration (META_BATCH) or episodes_per_task (EPISODES)"
+        check_fits("MetaOnPolicyLoop", suite, *sizes, copies=2, fix=fix)
         check_draw("MetaOnPolicyLoop.tasks_per_iteration", suite, tasks_per_iteration, "train")
         keep_freed_memory()
         self.suite, self.learner, self.log_interval = suite, learner, log_interval

@@ -97,6 +97,11 @@ def bytes_in(folder: Path) -> int:
     return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
 
 
+def amount(size: float) -> str:
+    """Bytes as people write them: `3.2 GiB`, `180 MiB`."""
+    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / 2**20:.0f} MiB"
+
+
 def check(wanted: Needs, folder: Path | str, on_disk: int = 0) -> None:
     """Refuse a run that will not fit.
 
@@ -111,13 +116,13 @@ def check(wanted: Needs, folder: Path | str, on_disk: int = 0) -> None:
     memory, disk = free_memory(), free_disk(folder) + on_disk
     if wanted.memory > 0.9 * memory:
         raise ConfigError(
-            f"not enough memory: the run needs {wanted.memory / GIB:.1f} GiB, 90 % of the "
-            f"{memory / GIB:.1f} GiB free are allowed; lower REPLAY_CAPACITY (TaskReplay.capacity)"
+            f"not enough memory: the run needs {amount(wanted.memory)}, 90 % of the "
+            f"{amount(memory)} free are allowed; lower REPLAY_CAPACITY (TaskReplay.capacity)"
         )
     if wanted.disk > disk:
         raise ConfigError(
             f"not enough disk at {folder}: {wanted.kept + 1} checkpoints (one while it is written) "
-            f"and logs need {wanted.disk / GIB:.1f} GiB, {disk / GIB:.1f} GiB are free; lower "
+            f"and logs need {amount(wanted.disk)}, {amount(disk)} are free; lower "
             "REPLAY_CAPACITY (TaskReplay.capacity), choose another --workdir, or bind "
             "Checkpointer.exclude_buffer = True"
         )

@@ -1,22 +1,21 @@
 """Progress: a live table on a terminal, a plain line now and then everywhere else."""
 
 import math
-import sys
 import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any
 
 import gin
-from absl import logging
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from runners.console import LastingConsole
 
 REFRESH_SECONDS = 0.5
 RATE_SECONDS = 60.0
@@ -49,7 +48,7 @@ def short(number: float) -> str:
 class Progress:
     """Shows how far a run is and how well it does; a context manager around the loop.
 
-    Where what it writes to is gone, a closed terminal, the run goes on without it.
+    Where what it writes to is gone, a closed terminal or pipe, the run goes on without it.
 
     Args:
         interval: seconds between two lines where the output is not a terminal.
@@ -60,7 +59,7 @@ class Progress:
         if not interval > 0:
             raise ValueError(f"Progress.interval must be positive, got {interval!r}")
         self.interval = interval
-        self.console = console or Console()
+        self.console = console or LastingConsole()
         self.title, self.unit = "", "steps"
         self.total_steps, self.step, self.updates = 1, 0, 0
         self.task_names: tuple[str, ...] = ()
@@ -68,7 +67,6 @@ class Progress:
         self._marks: deque[tuple[float, int, int]] = deque()  # time, steps, updates
         self._started = self._shown = 0.0
         self._live: Live | None = None
-        self._log_stream: Any = None
 
     def bind(
         self,
@@ -105,10 +103,6 @@ class Progress:
                 self.render(), console=self.console, auto_refresh=False, transient=False
             )
             self._live.start()
-            # absl keeps the stream it found at its start; through the redirected one its lines
-            # go above the table instead of into it.
-            handler = logging.get_absl_handler().python_handler
-            self._log_stream, handler.stream = handler.stream, sys.stderr
         return self
 
     def __exit__(
@@ -123,7 +117,6 @@ class Progress:
             with suppress(OSError):
                 self._live.stop()
             self._live = None
-            logging.get_absl_handler().python_handler.stream = self._log_stream
 
     def update(
         self, step: int, metrics: dict[str, float] | None = None, updates: int | None = None

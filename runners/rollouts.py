@@ -8,6 +8,8 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from runners.preflight import amount, free_memory
+
 KEPT = ("reward", "success")
 """What is always kept of a step's "next" part."""
 
@@ -170,6 +172,32 @@ def check_numbers(owner: str, numbers: Mapping[str, int], at_once: int | None) -
         raise ValueError(
             f"{owner}.episodes_at_once must divide {owner}.{name} = {episodes}, got {at_once}; "
             "bind EPISODES_AT_ONCE to a divisor, or to None"
+        )
+
+
+def check_fits(
+    owner: str, suite: Any, num_tasks: int, episodes: int, *, copies: int = 1, fix: str
+) -> None:
+    """Refuse more episodes than fit into memory, before anything is made for each of them.
+
+    Args:
+        owner: who collects them.
+        suite: the tasks.
+        num_tasks: how many tasks at once.
+        episodes: of each.
+        copies: how many such collections there are at a time.
+        fix: the bindings to lower.
+
+    Raises:
+        ValueError: with the sizes.
+    """
+    spec = suite.spec
+    numbers = spec.observation_dim + spec.action_dim + len(KEPT)
+    wanted = 4.0 * numbers * spec.horizon * episodes * num_tasks * copies
+    if wanted > 0.9 * (free := free_memory()):
+        raise ValueError(
+            f"{owner}: {num_tasks:,} tasks with {episodes:,} episodes each need "
+            f"{amount(wanted)} of memory, 90 % of the {amount(free)} free are allowed; lower {fix}"
         )
 
 

@@ -23,6 +23,9 @@ from runners.status import DONE, FAILED, INTERRUPTED, read_status
 
 log = logging.getLogger("absl")
 
+TAKEN = "another process is training in"
+"""What the refusal of a folder says that is locked."""
+
 
 class RunFolder:
     """A run's place on disk.
@@ -174,8 +177,7 @@ class RunFolder:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise ConfigError(
-                    f"--workdir: another process is training in {self.path}; stop it first, "
-                    "or choose another --workdir"
+                    f"--workdir: {TAKEN} {self.path}; stop it first, or choose another --workdir"
                 ) from error
             except OSError as error:
                 raise ConfigError(

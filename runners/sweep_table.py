@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from rich import box
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from runners.console import LastingConsole
 from runners.status import DONE, FAILED, INTERRUPTED, RUNNING
 from runners.sweep_runs import WAITING, SweptRun
 
@@ -33,7 +33,7 @@ class SweepTable:
         console: where to write.
     """
 
-    def __init__(self, runs: Sequence[SweptRun], interval: float, console: Console) -> None:
+    def __init__(self, runs: Sequence[SweptRun], interval: float, console: LastingConsole) -> None:
         self.runs, self.interval, self.console = runs, interval, console
         self._rows: dict[int, tuple[str, Row]] = {}
         self._states: dict[int, str] = {id(run): run.state for run in runs}
@@ -46,7 +46,7 @@ class SweepTable:
             self._live = Live(self._table(), console=self.console, auto_refresh=False)
             self._live.start()
         else:
-            self._print(self.line())
+            self.console.print_line(self.line())
         return self
 
     def __exit__(
@@ -74,10 +74,10 @@ class SweepTable:
             if run.state != self._states[id(run)]:
                 self._states[id(run)] = run.state
                 score = f", {run.score()}" if run.state == DONE and run.evaluation else ""
-                self._print(f"{run.name}: {run.state}{score}")
+                self.console.print_line(f"{run.name}: {run.state}{score}")
         if now - self._shown >= self.interval:
             self._shown = now
-            self._print(self.line())
+            self.console.print_line(self.line())
 
     def line(self) -> str:
         """How many runs are in which state, and how far the running ones are."""
@@ -94,20 +94,21 @@ class SweepTable:
     def summary(self) -> None:
         """Print the table of all runs, and what the failed ones wrote last."""
         self._rows.clear()
+        say = self.console.print_line
         rows = [self._row(run) for run in self.runs]
         if self.console.is_terminal:
             self.console.print(_framed(self.runs, rows, whole=True))
         else:
             for row in (HEADER, *rows):
-                self._print("\t".join(row))
+                say("\t".join(row))
         for run in self.runs:
             if run.state == FAILED:
-                self._print(f"\n{run.name} failed ({run.reason}); its output ends in {run.output}:")
+                say(f"\n{run.name} failed ({run.reason}); its output ends in {run.output}:")
                 for line in run.tail:
-                    self._print(f"    {line}")
+                    say(f"    {line}")
         left = Counter((run.state, run.reason) for run in self.runs if run.state in UNFINISHED)
         for (state, reason), count in left.items():
-            self._print(f"{count} {state.lower()}: {reason or 'the same command goes on with it'}")
+            say(f"{count} {state.lower()}: {reason or 'the same command goes on with it'}")
 
     def _table(self) -> Table:
         """As many rows as the screen has room for."""
@@ -136,12 +137,6 @@ class SweepTable:
         row = (run.configuration, str(run.seed), run.state, run.progress(), run.score(), shown)
         self._rows[id(run)] = run.state, row
         return row
-
-    def _print(self, line: str) -> None:
-        if self.console.is_terminal:
-            self.console.print(line, highlight=False, soft_wrap=True, markup=False)
-        else:
-            print(line, file=self.console.file, flush=True)  # rich would put spaces for tabs
 
 
 def _framed(runs: Sequence[SweptRun], rows: Sequence[Row], whole: bool = False) -> Table:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import gin
-from rich.console import Console
 
 from runners.config import ConfigError
+from runners.console import LastingConsole
 from runners.grid import Grid, checked_seeds, configurations, refuse_too_many
 from runners.local_pool import LocalPool
 from runners.signals import Signals
@@ -56,7 +56,7 @@ def sweep(
     launcher: str = "local",
     slurm: Mapping[str, Any] | None = None,
     interval: float = 30.0,
-    console: Console | None = None,
+    console: LastingConsole | None = None,
 ) -> list[SweptRun]:
     """Train every configuration of a grid with every seed, and show how they do.
 
@@ -91,12 +91,12 @@ def sweep(
     files = (gin_files,) if isinstance(gin_files, str) else tuple(gin_files)
     whole = str(Path(workdir).absolute())
     experiment = Experiment(files, tuple(bindings), tuple(search_paths), whole)
-    shown = console or Console()
+    shown = console or LastingConsole()
     here = launcher == "local"
     with Signals() as signals:
         wanted = plan(experiment, points, numbers, (jobs or 1) if here else None)
         for line in wanted.warnings:
-            shown.print(f"warning: {line}", highlight=False, soft_wrap=True, markup=False)
+            shown.print_line(f"warning: {line}")
         make: Callable[[], Launcher]
         if here:
             make = functools.partial(LocalPool, jobs or 1, wanted.devices)

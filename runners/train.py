@@ -78,7 +78,7 @@ def run(values: flags.FlagValues) -> int:
     except TaskError as error:
         return wrong(str(error))
     except UnwrittenError as error:
-        wrong(str(error))
+        wrong(str(error).splitlines()[0])  # gin adds where it was called
         return FAILED
     return RESUMABLE if status == training.INTERRUPTED else FINISHED
 

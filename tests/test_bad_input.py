@@ -575,6 +575,54 @@ def test_ends_that_are_no_faults_have_no_traceback(ending, tmp_path):
     assert len(done.stderr.splitlines()) == (1 if ending == "ctrl-c" else 0), done.stderr
 
 
+def test_a_signal_after_the_last_word_does_not_change_the_exit_code():
+    code = (
+        "import atexit, sys, time; from runners.command_line import run_program\n"
+        "atexit.register(lambda: print('ending', flush=True) or time.sleep(1))\n"
+        "sys.exit(run_program(lambda argv: 75))"
+    )
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment()
+        )
+        assert process.stdout.readline() == "ending\n"
+        process.send_signal(number)
+        assert process.wait(20) == 75
+        process.stdout.close()
+
+
+def test_warnings_reach_standard_error():
+    code = (
+        "import logging, sys; from runners.command_line import run_program\n"
+        "log = logging.getLogger('absl'); log.addHandler(logging.NullHandler())\n"
+        "def main(argv): log.warning('%s is damaged', 'one'); return 0\n"
+        "sys.exit(run_program(main))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment()
+    )
+    assert (done.returncode, done.stderr) == (0, "warning: one is damaged\n")
+
+
+def test_a_run_goes_on_when_nobody_reads_its_output(tmp_path):
+    lines = [POINT_MASS, *TINY, "--gin=Progress.interval = 1e-9", "--gin=train.evaluator = None"]
+    process = subprocess.Popen(
+        command(*lines, f"--workdir={tmp_path}"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment(),
+    )
+    assert "of 80 steps" in process.stdout.readline()
+    process.stdout.close()
+    told = process.stderr.read()
+    assert process.wait(120) == 0, told
+    process.stderr.close()
+    (status,) = tmp_path.glob("*/*/status.json")
+    assert json.loads(status.read_text())["state"] == "DONE"
+
+
 IMPORTED = {
     "slow": "print('begun', flush=True)\ntime.sleep(60)\n",
     # Code that catches everything would train on, where nobody asks for the exception.

@@ -9,6 +9,7 @@ import pytest
 
 from runners import local_pool, sweep_child
 from runners.local_pool import LocalPool, held, shares
+from runners.run_folder import TAKEN
 from runners.sweep_runs import SweptRun
 
 # Stands for a training: notes when and how it ran, and ends as its last argument says.
@@ -173,15 +174,30 @@ def test_a_run_that_another_process_took_first_is_tried_again(runs, monkeypatch)
     (run,), pool = runs("done"), LocalPool(1)
     pool.submit([run])
     pool.step()
-    answers = iter([True, False, False, False])
-    monkeypatch.setattr(local_pool, "held", lambda run: next(answers))
     place = pool._places[0]
     place.process.wait()
-    place.process.returncode = 2  # "another process is training there"
+    place.process.returncode = 2
+    with run.output.open("a") as file:
+        file.write(f"error: --workdir: {TAKEN} {run.folder}; stop it first\n")
+    assert not held(run)  # the other one has let go of it meanwhile
+    (run.folder / "status.json").write_text('{"state": "INTERRUPTED"}')
     pool.step()
-    assert run.state in ("WAITING", "RUNNING", "DONE")
+    assert run.state == "RUNNING"
     work(pool)
     assert run.state == "DONE"
+
+
+def test_a_wrong_run_is_not_tried_again(runs):
+    (run,), pool = runs("done"), LocalPool(1)
+    pool.submit([run])
+    pool.step()
+    place = pool._places[0]
+    place.process.wait()
+    place.process.returncode = 2
+    with run.output.open("a") as file:
+        file.write("error: train.threads must be at least 1, got 0\n")
+    pool.step()
+    assert (run.state, pool.active) == ("FAILED", False)
 
 
 def test_a_run_stops_when_its_starter_is_gone(tmp_path):

@@ -2,8 +2,8 @@ import io
 import json
 
 import pytest
-from rich.console import Console
 
+from runners.console import LastingConsole
 from runners.sweep_runs import SweptRun
 from runners.sweep_table import SweepTable
 
@@ -31,7 +31,7 @@ def runs(tmp_path):
 
 
 def plain():
-    return Console(file=io.StringIO(), width=40)
+    return LastingConsole(file=io.StringIO(), width=40)
 
 
 def test_a_line_says_how_many_and_how_far(runs):
@@ -80,10 +80,10 @@ def test_the_summary_has_a_line_for_each_run_and_the_last_lines_of_failed_ones(r
 def test_the_live_table_fits_the_screen(tmp_path, width, height):
     states = ["DONE"] * 20 + ["RUNNING"] * 2 + ["WAITING"] * 20
     runs = [run_in(tmp_path, "BATCH_SIZE=64", i, s) for i, s in enumerate(states)]
-    console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True)
+    console = LastingConsole(file=io.StringIO(), width=width, height=height, force_terminal=True)
     with SweepTable(runs, 30.0, console) as table:
         pass
-    console = Console(file=io.StringIO(), width=width, height=height)
+    console = LastingConsole(file=io.StringIO(), width=width, height=height)
     console.print(table._table())
     text = console.file.getvalue()
     assert len(text.splitlines()) <= height
@@ -92,7 +92,7 @@ def test_the_live_table_fits_the_screen(tmp_path, width, height):
 
 
 def test_a_terminal_gets_a_frame_in_the_end(runs):
-    console = Console(file=io.StringIO(), width=100, force_terminal=True)
+    console = LastingConsole(file=io.StringIO(), width=100, force_terminal=True)
     SweepTable(runs, 30.0, console).summary()
     text = console.file.getvalue()
     assert "━" in text or "─" in text and "50% at 100" in text
