@@ -21,11 +21,13 @@ class Breakdowns:
         Raises:
             RuntimeError: there are too many.
         """
+        while self._broken and self._broken[-1] > episode:  # before an older state was restored
+            self._broken.pop()
         self._broken.append(episode)
         while self._broken[0] <= episode - 1000:
             self._broken.popleft()
         if len(self._broken) > self.most:
             raise RuntimeError(
-                f"the simulator broke down in {len(self._broken)} of the last "
-                f"{min(episode, 1000)} episodes, last in {name}"
+                f"the simulator broke down, or gave an observation or reward that is not finite, "
+                f"in {len(self._broken)} of the last {min(episode, 1000)} episodes, last in {name}"
             )

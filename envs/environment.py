@@ -140,4 +140,4 @@ def shape_fault(name: str, observation: Any, rules: Rules) -> str:
 
 def _is_number(value: Any) -> bool:
     array = np.asarray(value)
-    return array.size == 1 and array.dtype.kind in "biuf" and not isinstance(value, list | tuple)
+    return array.ndim == 0 and array.dtype.kind in "biuf"

@@ -1,6 +1,7 @@
 """What `--dry_run` asks of the environments: gymnasium's rules, a step's keys, exact snapshots."""
 
 import copy
+import math
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 from envs.environment import check_environment, fault
 from envs.errors import TaskError
 from runners.config import ConfigError
-from runners.status import failure_reason
+from runners.status import failure_reason, place_of
 
 
 def check_environments(suite: Any, steps: int = 5) -> None:
@@ -41,6 +42,12 @@ def check_environments(suite: Any, steps: int = 5) -> None:
             _check_snapshot(vector, names, _actions(suite.spec, shape, seed=1))
     except TaskError as error:
         raise ConfigError(str(error)) from error
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"environments of {', '.join(names)}: {failure_reason(error)} ({place_of(error)})"
+        ) from error
 
 
 def _check_alone(build: Any, task: Any, rules: Any, steps: int) -> None:
@@ -56,6 +63,10 @@ def _check_alone(build: Any, task: Any, rules: Any, steps: int) -> None:
                 outcome = checked.step(checked.action_space.sample())
                 if said := fault(task.name, outcome, rules):
                     raise TaskError(said)
+                if not math.isfinite(float(outcome[1])):
+                    raise TaskError(
+                        f"task {task.name}: the reward is {float(outcome[1])}; it must be finite"
+                    )
     finally:
         environment.close()
 

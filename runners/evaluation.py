@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from runners.compatibility import versions
 from runners.devices import device_of
-from runners.evaluation_results import Scheduled, Table, write_arrays, write_result
+from runners.evaluation_results import Scheduled, Table, try_out, write_arrays, write_result
 from runners.regimes import PLAIN, check_evaluator
 
 
@@ -322,7 +322,7 @@ class Evaluator(Scheduled):
         short.num_goals, short.episodes_per_goal = self.goals_at_once, 1
         start = perf_counter()
         try:
-            short(suite, learner)
+            try_out(short, suite, short(suite, learner))
         finally:
             short.close()
         episodes = max(map(self._goals, suite.tasks())) * self.episodes_per_goal

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from runners.command_line import LARGEST_SEED
 from runners.files import disk_is_full, write_atomically
+from runners.logs import record_values
 
 log = logging.getLogger("absl")
 
@@ -81,6 +83,21 @@ def write_result(folder: Path | str, name: str, result: dict[str, Any]) -> Path 
         log.warning("%s: no %s", _why(error), path)
         return None
     return path
+
+
+def try_out(evaluator: Any, suite: Any, metrics: Any) -> None:
+    """Do with the metrics of a short evaluation what a run does with them, and keep nothing.
+
+    Raises:
+        TypeError: they are no dict.
+        Exception: whatever comes of them.
+    """
+    if not isinstance(metrics, dict):
+        raise TypeError(f"an evaluation must give a dict of metrics, got {metrics!r}")
+    record_values(metrics, [task.name for task in suite.tasks()])
+    evaluator.score(metrics)
+    with tempfile.TemporaryDirectory() as folder:
+        evaluator.write_result(folder, 0, suite, metrics)
 
 
 def warn_of_broken(metrics: Mapping[str, float]) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from runners.config import ConfigError
 from runners.devices import device_of
+from runners.logs import record_values
 from runners.parts import Parts
 from runners.seeding import GlobalStreams
 
@@ -19,15 +20,26 @@ TRAINING = ("begin_phase", "infer", "validate", "update", "end_phase")
 
 
 @contextmanager
-def last_calls(target: Any, names: Sequence[str]) -> Iterator[dict[str, Call]]:
-    """Copies of the arguments of the last call of each method, in the order of these calls."""
+def last_calls(
+    target: Any, names: Sequence[str], check: Callable[[str, Any], None] | None = None
+) -> Iterator[dict[str, Call]]:
+    """Copies of the arguments of the last call of each method, in the order of these calls.
+
+    Args:
+        target: whose methods they are.
+        names: of the methods; those that `target` does not have are left out.
+        check: is given the name and what a call returned, after each.
+    """
     calls: dict[str, Call] = {}
 
     def heard(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
             calls.pop(name, None)
             calls[name] = _copied(arguments, options)
-            return method(*arguments, **options)
+            returned = method(*arguments, **options)
+            if check is not None:
+                check(name, returned)
+            return returned
 
         return call
 
@@ -39,6 +51,28 @@ def last_calls(target: Any, names: Sequence[str]) -> Iterator[dict[str, Call]]:
     finally:
         for name in known:
             delattr(target, name)
+
+
+def check_metrics(learner: Any, task_names: Sequence[str], name: str, metrics: Any) -> None:
+    """What a method that trains returns can be logged, and its update was finite.
+
+    Raises:
+        ConfigError: saying what is wrong.
+    """
+    if name not in TRAINING:
+        return
+    whose = f"{type(learner).__name__}.{name}"
+    if not hasattr(metrics, "items"):
+        raise ConfigError(f"{whose} must return a dict of metrics, got {metrics!r}")
+    try:
+        values = record_values(metrics, task_names)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{whose}: {error}") from error
+    if values.get("health/nonfinite"):
+        raise ConfigError(
+            f"{whose}: the first gradients are not finite already; look at the networks and at the "
+            "losses, and for a learning rate that is far too high"
+        )
 
 
 def check_acting(learner: Any, calls: dict[str, Call], streams: GlobalStreams) -> None:

@@ -47,6 +47,22 @@ def to_floats(metrics: dict[str, Any], task_names: Sequence[str] = ()) -> dict[s
     return values
 
 
+def record_values(metrics: Any, task_names: Sequence[str] = ()) -> dict[str, float]:
+    """`to_floats`, of what may stand in a record.
+
+    Raises:
+        ValueError: also for a metric with the name of one of the record's own columns.
+    """
+    values = to_floats(dict(metrics.items()), task_names)
+    for name in COLUMNS:
+        if name in values:
+            raise ValueError(
+                f"metric '{name}' has the name of a column of every record; "
+                f"call it otherwise, for example 'learner/{name}'"
+            )
+    return values
+
+
 @gin.configurable
 class Logger:
     """Writes a run's metrics; the local files always, the rest as long as it works.
@@ -99,15 +115,9 @@ class Logger:
             The same as floats, for whoever shows them next.
 
         Raises:
-            ValueError: a metric has the name of one of the record's own columns.
+            ValueError: a metric of another shape, or with the name of a column.
         """
-        values = to_floats(dict(metrics.items()), self.task_names)
-        for name in COLUMNS:
-            if name in values:
-                raise ValueError(
-                    f"metric '{name}' has the name of a column of every record; "
-                    f"call it otherwise, for example 'learner/{name}'"
-                )
+        values = record_values(metrics, self.task_names)
         if not values:
             return values
         assert self._files is not None, "call bind(folder) first"

@@ -1,9 +1,12 @@
 """`--dry_run`: everything a run does, once and small, before the hours are spent."""
 
+import functools
+import json
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from envs.errors import TaskError
 from runners.checkpoint import Checkpointer
 from runners.config import ConfigError
 from runners.environment_checks import check_environments
@@ -18,6 +22,7 @@ from runners.learner_checks import (
     TRAINING,
     Call,
     check_acting,
+    check_metrics,
     check_replay,
     check_second,
     difference,
@@ -26,6 +31,7 @@ from runners.learner_checks import (
 from runners.parts import Parts
 from runners.preflight import GIB, Needs, free_disk, free_memory
 from runners.progress import duration
+from runners.status import failure_reason, place_of
 
 STEPS, UPDATES = 3, 3
 
@@ -47,23 +53,52 @@ def rehearse(
         console: where the table goes; standard output if None.
 
     Raises:
-        ConfigError: an environment breaks the rules, a checkpoint does not come back the same, or
-            acting without exploring is random.
+        ConfigError: an environment breaks the rules, a part raises an exception or gives metrics
+            that cannot be logged, a checkpoint does not come back the same, or acting without
+            exploring is random.
     """
     started = time.perf_counter()
     seconds: dict[str, float] = {}
     check_environments(parts.suite)
+    _check_protocol(parts.suite)
     seconds["checks"] = time.perf_counter() - started
-    loop = parts.loop
-    loop.rehearse(STEPS, UPDATES)  # warms up; the first iteration may be unlike the others
-    with last_calls(parts.learner, ("act", *TRAINING)) as calls:
-        with last_calls(loop.replay, ("sample",)) as draws:
-            seconds["step"], seconds["update"] = loop.rehearse(STEPS, UPDATES)
-    check_acting(parts.learner, calls, parts.streams)
-    if parts.evaluator is not None:
-        seconds["evaluation"] = parts.evaluator.rehearse(parts.suite, parts.learner)
+    loop, evaluator = parts.loop, parts.evaluator
+    with _in_a_line(f"{type(loop).__name__} with {type(parts.learner).__name__}"):
+        names = [task.name for task in parts.suite.tasks()]
+        check = functools.partial(check_metrics, parts.learner, names)
+        with last_calls(parts.learner, ("act", *TRAINING), check) as calls:
+            loop.rehearse(STEPS, UPDATES)  # warms up; the first iteration may be unlike the others
+            with last_calls(loop.replay, ("sample",)) as draws:
+                seconds["step"], seconds["update"] = loop.rehearse(STEPS, UPDATES)
+        check_acting(parts.learner, calls, parts.streams)
+    if evaluator is not None:
+        with _in_a_line(type(evaluator).__name__):
+            seconds["evaluation"] = evaluator.rehearse(parts.suite, parts.learner)
     seconds["checkpoint"] = _save_and_load(parts, again, calls, draws)
     _report(parts, total_steps, wanted, seconds, console or Console())
+
+
+@contextmanager
+def _in_a_line(whose: str) -> Iterator[None]:
+    """Say of an exception in code of the user's what it is and where."""
+    try:
+        yield
+    except (ConfigError, TaskError):
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"{whose}: {type(error).__name__}: {failure_reason(error)} ({place_of(error)}); a run "
+            "without --dry_run shows the whole traceback"
+        ) from error
+
+
+def _check_protocol(suite: Any) -> None:
+    protocol = None
+    with _in_a_line(f"{type(suite).__name__}.protocol"):
+        protocol = suite.protocol()
+        json.dumps(protocol)
+    if not isinstance(protocol, dict):
+        raise ConfigError(f"{type(suite).__name__}.protocol must return a dict, got {protocol!r}")
 
 
 def _save_and_load(

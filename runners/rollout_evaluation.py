@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from runners.evaluation import untouched_randomness
-from runners.evaluation_results import Scheduled, write_arrays, write_result
+from runners.evaluation_results import Scheduled, try_out, write_arrays, write_result
 from runners.latent_records import Arrays
 from runners.rollouts import Rollouts
 
@@ -111,7 +111,7 @@ class RolloutEvaluator(Scheduled):
             setattr(short, attribute, value)
         start = perf_counter()
         try:
-            short(suite, learner)
+            try_out(short, suite, short(suite, learner))
         finally:
             short.close()
         return perf_counter() - start

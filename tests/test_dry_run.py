@@ -127,6 +127,7 @@ FAULTS = {
     "list": (telling(observation=list), r"observation a list, no array, the spec says \(6,\)"),
     "no reward": (telling(reward=lambda reward: None), "reward must be one number, got None"),
     "rewards": (telling(reward=lambda reward: np.zeros(2)), "one number, got array"),
+    "reward in an array": (telling(reward=lambda reward: np.zeros(1)), "one number, got array"),
     "no success": (telling(info=lambda info: {}), 'info of a step has no "success"'),
     "nan": (
         telling(info=lambda info: {"success": float("nan")}),
@@ -138,6 +139,23 @@ FAULTS = {
     "half": (acting(Box(-0.5, 0.5, (2,))), r"the spec asks for Box\(-1.0, 1.0, \(2,\)\)"),
     "three": (acting(Box(-1.0, 1.0, (3,))), r"the spec asks for Box\(-1.0, 1.0, \(2,\)\)"),
 }
+
+
+@pytest.mark.parametrize("reward", [float("nan"), float("inf")])
+def test_a_reward_that_is_not_finite(reward):
+    said = f"task turn-1: the reward is {reward}; it must be finite"
+    with pytest.raises(ConfigError, match=said):
+        check_environments(suite_of(telling(reward=lambda given: reward)))
+
+
+class Unrestorable(PointMass):
+    def restore(self, state):
+        raise KeyError("wheels")
+
+
+def test_a_snapshot_that_cannot_be_restored():
+    with pytest.raises(ConfigError, match=r"KeyError: 'wheels' .*test_dry_run.py:\d+"):
+        check_environments(suite_of(Unrestorable))
 
 
 @pytest.mark.parametrize("case", FAULTS)

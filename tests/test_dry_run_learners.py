@@ -1,5 +1,6 @@
 """What `--dry_run` finds of learners and replays: states that lack something, random acting."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,7 +11,10 @@ from algorithms.sac import SAC
 from buffers.context_replay import ContextReplay
 from buffers.task_replay import TaskReplay
 from buffers.window_replay import WindowReplay
+from envs.point_mass import PointMassSuite
+from networks.critic import Critic
 from runners import train
+from runners.evaluation import Evaluator
 from runners.learner_checks import difference
 
 FILES = {
@@ -98,7 +102,55 @@ def draws(patch):
     acting(patch, lambda learner, td, explore: td["action"] + 0 * torch.rand(()))
 
 
+def returning(change):
+    """An update that returns something else of its metrics."""
+    update = SAC.update
+    return lambda patch: patch.setattr(SAC, "update", lambda *given: change(update(*given)))
+
+
+def metric(**more):
+    return returning(lambda metrics: {**metrics, **more})
+
+
+def evaluating(change):
+    evaluate = Evaluator.__call__
+    return lambda patch: patch.setattr(
+        Evaluator, "__call__", lambda *given: change(evaluate(*given))
+    )
+
+
+def without_success(metrics):
+    return {tag: value for tag, value in metrics.items() if tag != "eval/success_rate"}
+
+
+def array_in_the_protocol(patch):
+    patch.setattr(PointMassSuite, "protocol", lambda suite: {"mass": np.ones(1)})
+
+
+def flat_critic(patch):
+    patch.setattr(Critic, "forward", lambda critic, td: td["nowhere"])
+
+
+def endless_critic(patch):
+    forward = Critic.forward
+
+    def infinite(critic, td):
+        td = forward(critic, td)
+        return td.set("state_action_value", td["state_action_value"] * torch.inf)
+
+    patch.setattr(Critic, "forward", infinite)
+
+
 FAULTS = {
+    "a wide metric": ("sac", metric(wide=torch.ones(7)), ["SAC.update: wide: a metric is"]),
+    "a metric called step": ("sac", metric(step=1.0), ["SAC.update: metric 'step' has the name"]),
+    "a word for a metric": ("sac", metric(word="high"), ["SAC.update: could not convert"]),
+    "no metrics": ("sac", returning(lambda metrics: None), ["SAC.update must return a dict"]),
+    "gradients": ("sac", endless_critic, ["SAC.update: the first gradients are not finite"]),
+    "a network": ("sac", flat_critic, ["with SAC: KeyError", "test_dry_run_learners.py:"]),
+    "no evaluation": ("sac", evaluating(lambda metrics: None), ["Evaluator: ", "dict of metrics"]),
+    "no success": ("sac", evaluating(without_success), ["Evaluator: ", "'eval/success_rate'"]),
+    "protocol": ("sac", array_in_the_protocol, ["Suite.protocol: ", "not JSON serializable"]),
     "optimizers": ("sac", optimizers(SAC), ["SAC: ", "differs after the same update"]),
     "optimizers of PEARL": ("pearl", optimizers(PEARL), ["PEARL: ", "after the same update"]),
     "optimizers of TIGR": ("tigr", optimizers(LatentSAC), ["TIGR: agent.", "the same update"]),
