@@ -86,14 +86,40 @@ def test_an_iteration_and_its_metrics():
 
 
 def test_latents_of_the_second_episodes_are_those_adapted_to_the_first():
-    learner = Seeker()
+    adapted = torch.tensor([[30.0, 31.0], [32.0, 33.0], [34.0, 35.0]])
+    given, seen = [], []
+
+    class Spy(Seeker):
+        def act(self, td, explore):
+            seen.append(td["latent"].expand_as(td["observation"]).clone())
+            return super().act(td, explore)
+
+        def adapt(self, experience, prior):
+            assert len(seen) == 8 and torch.equal(prior["latent"], torch.zeros(3, 2))
+            given.append(experience.clone())
+            return TensorDict({"latent": adapted}, prior.batch_size)
+
+    learner = Spy()
     run(MetaOnPolicyLoop(NavigationSuite(horizon=8), learner, **SMALL), 1)
-    batch = learner.batches[0]
-    latent = learner.adapt(batch["before"], learner.prior(3))["latent"]
-    assert latent.abs().sum() > 0
-    aim = batch["after"]["observation"] + batch["after"]["action"]
-    error = (aim - latent[:, None, None])[batch["after"]["mask"]]
-    assert error.abs().amax() < 0.05 * 5  # the noise
+    (experience,) = given
+    assert (experience == learner.batches[0]["before"]).all() and len(seen) == 16
+    for step, latent in enumerate(seen):
+        expected = adapted if step >= 8 else torch.zeros(3, 2)
+        assert torch.equal(latent, expected[:, None].expand(3, 2, 2)), step
+
+
+def test_tasks_of_an_iteration_are_of_the_training_split_and_run_twice():
+    loop = MetaOnPolicyLoop(NavigationSuite(horizon=3), Seeker(), **SMALL)
+    collect, runs = loop.rollouts.collect, []
+
+    def spy(learner, tasks, latent):
+        runs.append(tuple(tasks))
+        return collect(learner, tasks, latent)
+
+    loop.rollouts.collect = spy
+    run(loop, 3)
+    assert len(runs) == 6 and runs[::2] == runs[1::2]
+    assert [task.split for tasks in runs for task in tasks] == ["train"] * 18
 
 
 def test_tasks_are_drawn_anew_and_the_seed_decides():
