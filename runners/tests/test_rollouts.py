@@ -59,6 +59,21 @@ def test_every_episode_of_every_task(at_once):
     rollouts.close()
 
 
+@pytest.mark.parametrize("suite", [NavigationSuite(horizon=4), PointMassSuite(horizon=4)])
+def test_actions_are_kept_as_they_were_sampled(suite):
+    sampled = []
+
+    class Wild:
+        def act(self, td, explore):
+            td["action"] = 5.0 * torch.randn(3, 2, suite.spec.action_dim)
+            sampled.append(td["action"].clone())
+            return td
+
+    experience = Rollouts(suite, 3, 2).collect(Wild(), drawn(suite, 3), torch.zeros(3, 1))
+    assert torch.stack(sampled).abs().max() > 1.0
+    assert torch.equal(experience["action"], torch.stack(sampled, 2))
+
+
 def test_padding_behind_episodes_of_different_lengths():
     suite = NavigationSuite(horizon=20)
     tasks = drawn(suite, 5)
