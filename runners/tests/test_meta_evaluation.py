@@ -10,8 +10,10 @@ from scipy import stats
 from tensordict import TensorDict
 from torch import nn
 
+from envs.ct_graph import CTGraphSuite
 from envs.navigation import NavigationSuite
 from envs.point_robots import PointRobotSuite
+from envs.tree_pictures import OneHotPictures
 from runners.meta_evaluation import MetaEvaluator, half_width
 from runners.rollouts import Rollouts
 
@@ -216,6 +218,26 @@ def test_a_recorder_sees_every_step_and_changes_nothing(tmp_path):
             assert written[f"{split}/latent"] == pytest.approx(0.3)
     plain.write_result(tmp_path, 31, suite, metrics)
     assert not (tmp_path / "31_activations.npz").exists()
+
+
+class Waiter(Halver):
+    """Waits, in the CT-graph, and adapts to nothing."""
+
+    def act(self, td, explore):
+        td["action"] = torch.zeros(td["observation"].shape[:2], dtype=torch.int64)
+        return td
+
+
+def test_random_streams_are_those_of_evaluation_not_of_training():
+    suite, watcher = CTGraphSuite(pictures=OneHotPictures(noise=9)), Watcher()
+    evaluator = MetaEvaluator(splits=("train",), recorder=watcher, seed=6, **SMALL)
+    evaluator(suite, Waiter())
+    seen = watcher.seen[0][1]["observation"]
+    for purpose in ("evaluation", "train"):
+        tasks, rollouts = evaluator._tasks["train"], Rollouts(suite, 4, 3, seed=6, purpose=purpose)
+        rollouts.open(tasks).reset()  # as before the snapshot of an evaluation
+        other = rollouts.collect(Waiter(), tasks, torch.zeros(4, 2))
+        assert torch.equal(other["observation"], seen) == (purpose == "evaluation")
 
 
 def written_names():
