@@ -71,6 +71,27 @@ def test_conjugate_gradients_equal_the_loop_that_stops(iterations, tolerance):
     torch.testing.assert_close(product, matrix @ x)
 
 
+@pytest.mark.parametrize(
+    ("scale", "solution"),
+    [(1e-5, (0.5, 0.5)), (2e-5, (1.0, 1 / 3)), (1.0, (1.0, 1 / 3))],
+)
+def test_conjugate_gradients_stop_below_a_squared_residual_of_1e_10(scale, solution):
+    """It is scale^2 / 2 after the first product, 5e-11 and 2e-10, and 0 after the second."""
+    b = torch.full((2,), scale, dtype=torch.float64)
+    diagonal, expected = torch.tensor([1.0, 3.0]).double(), torch.tensor(solution).double()
+    x, product = conjugate_gradients(lambda v: diagonal * v, b)
+    torch.testing.assert_close(x / scale, expected)
+    torch.testing.assert_close(product / scale, diagonal * expected)
+    full, _ = TrustRegion(damping=0.0).full_step(b, lambda v: diagonal * v)
+    torch.testing.assert_close(full / full[0], expected / expected[0])
+
+
+def test_conjugate_gradients_take_ten_products():
+    taken = []
+    conjugate_gradients(lambda v: taken.append(v) or 2.0 * v, torch.ones(3))
+    assert len(taken) == 10
+
+
 def test_invariant_15_an_accepted_step_keeps_the_bound_and_lowers_the_loss():
     problem, region = Quadratic(), TrustRegion(max_kl=0.02)
     step = problem.step(region)
