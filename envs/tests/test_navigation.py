@@ -83,6 +83,15 @@ def test_goal_box_is_a_square_of_both_coordinates():
     assert outcome.terminated.tolist() == [True, False, False, True]
 
 
+def test_the_edge_of_the_goal_box_is_outside():
+    edge = torch.tensor(0.01)
+    inside = torch.nextafter(edge, torch.tensor(0.0))
+    goal = torch.stack([torch.stack([x, y]) for x in (edge, -inside) for y in (-edge, inside)])
+    state, _ = Navigation().begin(goal, np.random.default_rng(0))
+    _, outcome = Navigation().step(state, torch.zeros(4, 2), np.random.default_rng(0))
+    assert outcome.terminated.tolist() == outcome.success.tolist() == [False] * 3 + [True]
+
+
 def test_equals_a_plain_loop():
     suite, rng = NavigationSuite(horizon=60), np.random.default_rng(3)
     tasks = suite.sample(50, "test", rng)
