@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from envs import tree_pictures
 from envs.tree_pictures import OneHotPictures, PatternPictures
 
 
@@ -72,6 +73,20 @@ def test_looks_at_patterns_differ_by_noise_and_rotation():
     assert 10 < len(different) <= 30 and (different == plain[0]).all(1).any()
     level = turned.mean(1) / plain[0].mean()
     assert level.min() > 0.8 and level.max() < 1.02  # corners leave, nothing comes in
+
+
+def test_angles_of_patterns_and_of_looks(monkeypatch):
+    turn, angles = tree_pictures._turn, []
+
+    def spy(images, degrees):
+        angles.append(set(degrees.tolist()))
+        return turn(images, degrees)
+
+    monkeypatch.setattr(tree_pictures, "_turn", spy)
+    PatternPictures().table(5000)
+    look(PatternPictures(rotation=7), [5] * 200, [False] * 200, [0.0] * 200)
+    of_patterns, _, of_looks = angles
+    assert of_patterns == set(range(359)) and of_looks == set(range(7))
 
 
 def test_cue_of_patterns_is_their_middle_block():
