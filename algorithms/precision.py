@@ -16,6 +16,17 @@ def bfloat16_is_native(device: torch.device) -> bool:
     return bool(known.get("amx_bf16") or known.get("avx512_bf16"))
 
 
+def products_are_bfloat16(device: torch.device) -> bool:
+    """Whether `bf16_products` does what it says there: tried, since libraries take it for a leave.
+
+    On processors that is done by those with AMX alone.
+    """
+    number = 1.0 + 2.0**-12  # bfloat16 has eight bits of it, TF32 eleven
+    with bf16_products(True):
+        sums = torch.full((64, 64), number, device=device) @ torch.ones(64, 64, device=device)
+    return bool((sums != 64.0 * number).any())
+
+
 @contextmanager
 def bf16_products(on: bool) -> Iterator[None]:
     """Let matrix products of float32 numbers be taken in bfloat16, forward and backward."""

@@ -16,7 +16,12 @@ from torch.func import functional_call
 from algorithms.base import Algorithm, Metrics, Sizes, check_networks
 from algorithms.normalization import ObservationNormalizer
 from algorithms.optimizers import ClippedOptimizer, OptimizerGroups
-from algorithms.precision import PRECISIONS, bf16_products, bfloat16_is_native
+from algorithms.precision import (
+    PRECISIONS,
+    bf16_products,
+    bfloat16_is_native,
+    products_are_bfloat16,
+)
 from algorithms.targets import soft_update
 
 Extra = dict[str, Any]
@@ -59,9 +64,10 @@ class SAC(Algorithm):
         loc_penalty: Weight of the mean of `mu^2` in the policy's loss.
         normalizer: Factory of an observation normaliser, called with `observation_dim` and
             `num_tasks`; None leaves observations as they are.
-        precision: "fp32"; "bf16_matmul" takes the products of an update in bfloat16; "autocast"
-            keeps the activations in bfloat16 as well. Parameters, last layers, targets and losses
-            are of single precision always, and so is acting.
+        precision: "fp32"; "bf16_matmul" takes the products of an update in bfloat16, where the
+            processor does that; "autocast" keeps the activations of hidden layers in bfloat16 as
+            well. Parameters, what last layers give, targets and losses are of single precision
+            always, and so is acting.
         compiled: Compile the forward and backward passes of an update.
 
     Raises:
@@ -224,12 +230,14 @@ class SAC(Algorithm):
     def _compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, compiled if asked for; called once for each part of an update."""
         device = self.log_alpha.device
-        if self.precision != "fp32" and not bfloat16_is_native(device):
-            warnings.warn(
-                f"SAC.precision is {self.precision!r}, but the {device.type} has no bfloat16 "
-                "arithmetic of its own: it gains nothing here",
-                stacklevel=2,
-            )
+        lack = ""
+        if self.precision == "autocast" and not bfloat16_is_native(device):
+            lack = "has no bfloat16 arithmetic of its own: it gains nothing here"
+        if self.precision == "bf16_matmul" and not products_are_bfloat16(device):
+            lack = "takes these products in single precision all the same"
+        if lack:
+            told = f"SAC.precision is {self.precision!r}, but the {device.type} {lack}"
+            warnings.warn(told, stacklevel=2)
         return torch.compile(function, dynamic=False) if self.compiled else function
 
     def __getstate__(self) -> dict[str, Any]:

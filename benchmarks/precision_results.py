@@ -40,8 +40,10 @@ command below it makes; runs that have not reached their last step are left out.
 
 Lines are means over seeds; shaded is a 95 % bootstrap interval over seeds, which with three is as
 wide as their range, and holds the true mean in about 75 % of cases. Three seeds show whether a
-precision breaks learning here, and no difference below 0.15: neither does, and both may be used for
-trying things out. fp32 stays the default, and results to be published are made in it. What an
+precision breaks learning here, and no difference below 0.15. autocast does not, and may be used for
+trying things out. bf16_matmul says nothing of bfloat16 here: without AMX the processor takes its
+products in single precision, by another library's kernels, and a warning says so. fp32 stays the
+default, and results to be published are made in it. What an
 update of the size of MT10 gains is in [performance](../performance.md); networks as small as here
 gain nothing.
 """

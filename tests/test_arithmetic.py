@@ -8,8 +8,10 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from algorithms import sac
 from algorithms.encoder_sac import EncoderSAC
 from algorithms.must import MaskedSAC
+from algorithms.precision import products_are_bfloat16
 from algorithms.sac import SAC
 from algorithms.sequential_sac import SequentialSAC
 from envs.suite import Spec
@@ -158,6 +160,24 @@ def test_last_layers_are_of_single_precision() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         features, y = made.actor.trunk.features(x, task), made.actor.trunk(x, task)
     assert (features.dtype, y.dtype) == (torch.bfloat16, torch.float32)
+
+
+@pytest.mark.parametrize("rounds", [False, True])
+def test_products_that_stay_of_single_precision_are_told_of(rounds, monkeypatch, recwarn) -> None:
+    """Whether they do is tried; setting a precision allows bfloat16 and demands nothing."""
+    if rounds:
+        multiply = torch.Tensor.__matmul__
+        monkeypatch.setattr(
+            torch.Tensor, "__matmul__", lambda a, b: multiply(a.bfloat16(), b.bfloat16()).float()
+        )
+    assert products_are_bfloat16(torch.device("cpu")) or not rounds
+    assert torch.get_float32_matmul_precision() == "highest"
+    found = products_are_bfloat16(torch.device("cpu"))
+    monkeypatch.undo()
+    monkeypatch.setattr(sac, "products_are_bfloat16", lambda device: found)
+    updates(learner("mlp", precision="bf16_matmul"), 1)
+    told = [str(w.message) for w in recwarn if "in single precision all the same" in str(w.message)]
+    assert bool(told) != found
 
 
 @pytest.mark.parametrize("native", [False, True])
