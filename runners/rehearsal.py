@@ -86,9 +86,11 @@ def _in_a_line(whose: str) -> Iterator[None]:
     except (ConfigError, TaskError):
         raise
     except Exception as error:
+        kind, said = type(error).__name__, failure_reason(error)
+        said = said if said.startswith(kind) else f"{kind}: {said}"
         raise ConfigError(
-            f"{whose}: {type(error).__name__}: {failure_reason(error)} ({place_of(error)}); a run "
-            "without --dry_run shows the whole traceback"
+            f"{whose}: {said} ({place_of(error)}); a run without --dry_run shows the whole "
+            "traceback"
         ) from error
 
 

@@ -147,7 +147,11 @@ FAULTS = {
     "a word for a metric": ("sac", metric(word="high"), ["SAC.update: could not convert"]),
     "no metrics": ("sac", returning(lambda metrics: None), ["SAC.update must return a dict"]),
     "gradients": ("sac", endless_critic, ["SAC.update: the first gradients are not finite"]),
-    "a network": ("sac", flat_critic, ["with SAC: KeyError", "test_dry_run_learners.py:"]),
+    "a network": (
+        "sac",
+        flat_critic,
+        ['with SAC: KeyError: \'key "nowhere"', "test_dry_run_learners.py:"],
+    ),
     "no evaluation": ("sac", evaluating(lambda metrics: None), ["Evaluator: ", "dict of metrics"]),
     "no success": ("sac", evaluating(without_success), ["Evaluator: ", "'eval/success_rate'"]),
     "protocol": ("sac", array_in_the_protocol, ["Suite.protocol: ", "not JSON serializable"]),

@@ -328,3 +328,10 @@ def test_rehearsal_and_a_failed_evaluation_close_their_environments():
 def test_errors(options):
     with pytest.raises(ValueError, match=f"MetaEvaluator.{next(iter(options))}"):
         MetaEvaluator(**options)
+
+
+@pytest.mark.parametrize("name", ["num_tasks", "episodes"])
+def test_more_episodes_than_fit_into_memory_are_refused_at_once(name):
+    evaluator = MetaEvaluator(**{**SMALL, name: 10**9})
+    with pytest.raises(ValueError, match=r"GiB of memory.*META_BATCH.*TEST_EPISODES"):
+        evaluator.check(NavigationSuite(), Halver())

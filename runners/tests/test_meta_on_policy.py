@@ -182,6 +182,12 @@ def test_errors(options):
         MetaOnPolicyLoop(NavigationSuite(), Seeker(), **{**SMALL, **options})
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_more_episodes_than_fit_into_memory_are_refused_at_once(name):
+    with pytest.raises(ValueError, match=r"GiB of memory.*META_BATCH.*EPISODES"):
+        MetaOnPolicyLoop(NavigationSuite(), Seeker(), **{**SMALL, name: 10**9})
+
+
 def test_a_number_of_tasks_the_suite_cannot_draw_is_refused_at_once():
     class Picky(NavigationSuite):
         def sample(self, num_tasks, split, generator):
