@@ -170,15 +170,21 @@ def test_a_file_in_the_way_fails_the_run_and_holds_nothing(runs):
     assert "could not be started" in blocked.reason and "seed_0" in blocked.reason
 
 
-def test_a_run_that_another_process_took_first_is_tried_again(runs, monkeypatch):
+def refused(runs, said):
+    """A run whose process has just ended with 2 and these last words, and its pool."""
     (run,), pool = runs("done"), LocalPool(1)
     pool.submit([run])
     pool.step()
-    place = pool._places[0]
-    place.process.wait()
-    place.process.returncode = 2
+    process = pool._places[0].process
+    process.wait()
+    process.returncode = 2
     with run.output.open("a") as file:
-        file.write(f"error: --workdir: {TAKEN} {run.folder}; stop it first\n")
+        file.write(f"error: {said}\n")
+    return run, pool
+
+
+def test_a_run_that_another_process_took_first_is_tried_again(runs):
+    run, pool = refused(runs, f"--workdir: {TAKEN} runs/mine/seed_0; stop it first")
     assert not held(run)  # the other one has let go of it meanwhile
     (run.folder / "status.json").write_text('{"state": "INTERRUPTED"}')
     pool.step()
@@ -188,14 +194,7 @@ def test_a_run_that_another_process_took_first_is_tried_again(runs, monkeypatch)
 
 
 def test_a_wrong_run_is_not_tried_again(runs):
-    (run,), pool = runs("done"), LocalPool(1)
-    pool.submit([run])
-    pool.step()
-    place = pool._places[0]
-    place.process.wait()
-    place.process.returncode = 2
-    with run.output.open("a") as file:
-        file.write("error: train.threads must be at least 1, got 0\n")
+    run, pool = refused(runs, "train.threads must be at least 1, got 0")
     pool.step()
     assert (run.state, pool.active) == ("FAILED", False)
 
