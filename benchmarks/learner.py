@@ -32,7 +32,11 @@ from torch import Tensor, nn  # noqa: E402
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from algorithms.must import MaskedSAC  # noqa: E402
-from algorithms.precision import PRECISIONS, bfloat16_is_native  # noqa: E402
+from algorithms.precision import (  # noqa: E402
+    PRECISIONS,
+    bfloat16_is_native,
+    products_are_bfloat16,
+)
 from algorithms.sac import SAC  # noqa: E402
 from networks.actor import Actor  # noqa: E402
 from networks.critic import Critic  # noqa: E402
@@ -220,7 +224,9 @@ def main() -> None:
     medians, times = medians_of({**variants, **layers}, arguments.rounds)
     native = "has" if bfloat16_is_native(torch.device("cpu")) else "has no"
     print(f"MT10 sizes, {arguments.rows} rows of each task, {arguments.threads} threads")
-    print(f"{torch.cpu.get_capabilities()['cpu_name']}: {native} bfloat16 arithmetic\n")
+    products = "bfloat16" if products_are_bfloat16(torch.device("cpu")) else "single precision"
+    print(f"{torch.cpu.get_capabilities()['cpu_name']}: {native} bfloat16 arithmetic;", end=" ")
+    print(f"bf16_matmul takes products in {products}\n")
     print("| system | median ms | rate against the first of its group |")
     print("|---|---|---|")
     for group in (variants, layers):

@@ -9,7 +9,8 @@ The limit is what all cores together do in MuJoCo alone: each process repeats th
 recorded episode, five physics steps and one forward pass for each, and no reset; on huge pages, as
 our workers.
 Then come shorter windows, in which only the faces of our own vector alternate.
-A last table times single steps and repeated resets, one process, upstream's classes and ours.
+A last table times single steps and repeated resets, one process, upstream's classes and ours;
+`--benchmarks=` makes it alone.
 """
 
 import argparse
@@ -230,7 +231,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     report: dict[str, Any] = {"cores": arguments.cores, "stepping": {}, "faces": {}}
-    for benchmark in arguments.benchmarks.split(","):
+    for benchmark in filter(None, arguments.benchmarks.split(",")):
         rates = stepping(benchmark, arguments.rounds, arguments.cores)
         report["stepping"][benchmark] = rates
         best = max(rate for name, rate in rates.items() if name.startswith("gymnasium"))

@@ -108,11 +108,11 @@ class _Encoder:
     def __init__(self, environment: Any) -> None:
         self.buffers: list[NDArray[Any]] = []
         self._known: dict[int, int] = {}
+        live = live_arrays(environment.model, environment.data)
         self._regions = [
             (owner, name, array.__array_interface__["data"][0], array.nbytes)
-            for owner, names in (("data", DERIVED_ARRAYS), ("model", MODEL_ARRAYS))
-            for name in names
-            for array in [getattr(getattr(environment, owner), name)]
+            for owner, kind in (("data", "derived"), ("model", "model"))
+            for name, array in live[kind].items()
         ]
 
     def encode(self, value: Any, name: str) -> Any:

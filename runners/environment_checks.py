@@ -14,7 +14,7 @@ from torch import Tensor
 from envs.environment import check_environment, fault
 from envs.errors import TaskError
 from runners.config import ConfigError
-from runners.status import failure_reason, place_of
+from runners.status import failure_reason
 
 
 def check_environments(suite: Any, steps: int = 5) -> None:
@@ -45,9 +45,7 @@ def check_environments(suite: Any, steps: int = 5) -> None:
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError(
-            f"environments of {', '.join(names)}: {failure_reason(error)} ({place_of(error)})"
-        ) from error
+        raise ConfigError(f"a task of {', '.join(names)}: {failure_reason(error)}") from error
 
 
 def _check_alone(build: Any, task: Any, rules: Any, steps: int) -> None:

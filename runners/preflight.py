@@ -102,6 +102,14 @@ def amount(size: float) -> str:
     return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / 2**20:.0f} MiB"
 
 
+def too_much(wanted: float) -> str:
+    """What is wrong with taking so many bytes of main memory; "" if they are there."""
+    free = free_memory()
+    if wanted <= 0.9 * free:
+        return ""
+    return f"{amount(wanted)} of memory are needed, 90 % of the {amount(free)} free are allowed"
+
+
 def check(wanted: Needs, folder: Path | str, on_disk: int = 0) -> None:
     """Refuse a run that will not fit.
 
@@ -113,12 +121,9 @@ def check(wanted: Needs, folder: Path | str, on_disk: int = 0) -> None:
     Raises:
         ConfigError: too little memory or disk, with the numbers.
     """
-    memory, disk = free_memory(), free_disk(folder) + on_disk
-    if wanted.memory > 0.9 * memory:
-        raise ConfigError(
-            f"not enough memory: the run needs {amount(wanted.memory)}, 90 % of the "
-            f"{amount(memory)} free are allowed; lower REPLAY_CAPACITY (TaskReplay.capacity)"
-        )
+    if said := too_much(wanted.memory):
+        raise ConfigError(f"{said}; lower REPLAY_CAPACITY (TaskReplay.capacity)")
+    disk = free_disk(folder) + on_disk
     if wanted.disk > disk:
         raise ConfigError(
             f"not enough disk at {folder}: {wanted.kept + 1} checkpoints (one while it is written) "

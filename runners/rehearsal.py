@@ -29,9 +29,9 @@ from runners.learner_checks import (
     last_calls,
 )
 from runners.parts import Parts
-from runners.preflight import GIB, Needs, free_disk, free_memory
+from runners.preflight import Needs, amount, free_disk, free_memory
 from runners.progress import duration
-from runners.status import failure_reason, place_of
+from runners.status import failure_reason
 
 STEPS, UPDATES = 3, 3
 
@@ -80,7 +80,7 @@ def rehearse(
 
 @contextmanager
 def _in_a_line(whose: str) -> Iterator[None]:
-    """Say of an exception in code of the user's what it is and where."""
+    """Say of an exception what it is; a `ConfigError` adds the place in code of the user's."""
     try:
         yield
     except (ConfigError, TaskError):
@@ -89,18 +89,16 @@ def _in_a_line(whose: str) -> Iterator[None]:
         kind, said = type(error).__name__, failure_reason(error)
         said = said if said.startswith(kind) else f"{kind}: {said}"
         raise ConfigError(
-            f"{whose}: {said} ({place_of(error)}); a run without --dry_run shows the whole "
-            "traceback"
+            f"{whose}: {said}; a run without --dry_run shows the whole traceback"
         ) from error
 
 
 def _check_protocol(suite: Any) -> None:
-    protocol = None
     with _in_a_line(f"{type(suite).__name__}.protocol"):
         protocol = suite.protocol()
         json.dumps(protocol)
-    if not isinstance(protocol, dict):
-        raise ConfigError(f"{type(suite).__name__}.protocol must return a dict, got {protocol!r}")
+        if not isinstance(protocol, dict):
+            raise TypeError(f"it must return a dict, got {protocol!r}")
 
 
 def _save_and_load(
@@ -146,10 +144,9 @@ def _report(
         whole += total_steps // evaluator.interval * seconds["evaluation"]
     folder = tempfile.gettempdir()
     table = Table("what", "it takes", "there is", title="dry run: all parts work")
-    gib = f"{wanted.memory / GIB:.2f} GiB"
-    table.add_row("memory of replay and learner", gib, f"{free_memory() / GIB:.1f} GiB")
-    disk = f"{wanted.disk / GIB:.2f} GiB"
-    table.add_row("disk: checkpoints and logs", disk, f"{free_disk(folder) / GIB:.1f} GiB")
+    memory, disk = amount(wanted.memory), amount(wanted.disk)
+    table.add_row("memory of replay and learner", memory, amount(free_memory()))
+    table.add_row("disk: checkpoints and logs", disk, amount(free_disk(folder)))
     table.add_row(loop.collected, f"{1e3 * seconds['step']:.1f} ms", "")
     table.add_row("one update", f"{1e3 * seconds['update']:.1f} ms", "")
     if evaluator is not None:

@@ -8,7 +8,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from runners.preflight import amount, free_memory
+from runners.preflight import too_much
 
 KEPT = ("reward", "success")
 """What is always kept of a step's "next" part."""
@@ -193,12 +193,9 @@ def check_fits(
     """
     spec = suite.spec
     numbers = spec.observation_dim + spec.action_dim + len(KEPT)
-    wanted = 4.0 * numbers * spec.horizon * episodes * num_tasks * copies
-    if wanted > 0.9 * (free := free_memory()):
-        raise ValueError(
-            f"{owner}: {num_tasks:,} tasks with {episodes:,} episodes each need "
-            f"{amount(wanted)} of memory, 90 % of the {amount(free)} free are allowed; lower {fix}"
-        )
+    if said := too_much(4.0 * numbers * spec.horizon * episodes * num_tasks * copies):
+        sizes = f"{num_tasks:,} tasks with {episodes:,} episodes each"
+        raise ValueError(f"{owner}, {sizes}: {said}; lower {fix}")
 
 
 def check_draw(owner: str, suite: Any, num_tasks: int, split: str) -> None:

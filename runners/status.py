@@ -5,9 +5,7 @@ import logging
 import os
 import socket
 import sys
-import sysconfig
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -75,19 +73,6 @@ def failure_reason(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]  # some say nothing
     text = f"{lines[0]} {lines[-1].strip()}" if lines[0].endswith(":") and lines[1:] else lines[0]
     return f"KeyError: {text}" if isinstance(error, KeyError) else text  # it says the key alone
-
-
-def place_of(error: BaseException) -> str:
-    """File and line of an exception: the last ones that no installed library is the home of."""
-    frames = traceback.extract_tb(error.__traceback__)
-    foreign = (sysconfig.get_path("stdlib"), "<frozen")
-    own = [
-        frame
-        for frame in frames
-        if not frame.filename.startswith(foreign) and "site-packages" not in frame.filename
-    ]
-    last = (own or frames)[-1]
-    return f"{last.filename}:{last.lineno}"
 
 
 def read_status(folder: Path | str) -> dict[str, Any] | None:

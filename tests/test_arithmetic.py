@@ -165,14 +165,12 @@ def test_last_layers_are_of_single_precision() -> None:
 @pytest.mark.parametrize("rounds", [False, True])
 def test_products_that_stay_of_single_precision_are_told_of(rounds, monkeypatch, recwarn) -> None:
     """Whether they do is tried; setting a precision allows bfloat16 and demands nothing."""
-    if rounds:
-        multiply = torch.Tensor.__matmul__
-        monkeypatch.setattr(
-            torch.Tensor, "__matmul__", lambda a, b: multiply(a.bfloat16(), b.bfloat16()).float()
-        )
-    assert products_are_bfloat16(torch.device("cpu")) or not rounds
-    assert torch.get_float32_matmul_precision() == "highest"
+    kind, multiply = torch.bfloat16 if rounds else torch.float64, torch.Tensor.__matmul__
+    monkeypatch.setattr(
+        torch.Tensor, "__matmul__", lambda a, b: multiply(a.to(kind), b.to(kind)).to(a.dtype)
+    )
     found = products_are_bfloat16(torch.device("cpu"))
+    assert found == rounds and torch.get_float32_matmul_precision() == "highest"
     monkeypatch.undo()
     monkeypatch.setattr(sac, "products_are_bfloat16", lambda device: found)
     updates(learner("mlp", precision="bf16_matmul"), 1)

@@ -154,8 +154,9 @@ class Unrestorable(PointMass):
 
 
 def test_a_snapshot_that_cannot_be_restored():
-    with pytest.raises(ConfigError, match=r"KeyError: 'wheels' .*test_dry_run.py:\d+"):
+    with pytest.raises(ConfigError, match=r"a task of .*turn-1.*: KeyError: 'wheels'") as told:
         check_environments(suite_of(Unrestorable))
+    assert "test_dry_run.py:" in told.value.line()
 
 
 @pytest.mark.parametrize("case", FAULTS)

@@ -1,4 +1,7 @@
-"""What `--dry_run` finds of learners and replays: states that lack something, random acting."""
+"""What `--dry_run` finds of learners, evaluators and replays.
+
+States that lack something, random acting, exceptions, and metrics that cannot be logged.
+"""
 
 import numpy as np
 import pytest

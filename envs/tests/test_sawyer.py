@@ -81,6 +81,14 @@ def compare(name, goals, steps):
         environment.close()
 
 
+def test_a_task_is_unpickled_once_and_its_goal_is_nobody_elses():
+    data = pickle.dumps({"rand_vec": np.zeros(3), "partially_observable": True})
+    one, other = cheaper.loads(data), cheaper.loads(data)
+    one["rand_vec"] += 1.0
+    assert one.pop("partially_observable") and other["partially_observable"]
+    assert not other["rand_vec"].any() and not cheaper.loads(data)["rand_vec"].any()
+
+
 @pytest.mark.parametrize("name", ALL_TASKS)
 def test_equals_upstream(goals, name):
     compare(name, goals["train"][name], {"scripted": 80, "noisy": 40, "uniform": 20})
