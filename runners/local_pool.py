@@ -10,8 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from runners.command_line import WRONG
-from runners.run_folder import TAKEN
-from runners.status import DONE, FAILED, RUNNING
+from runners.status import DONE, FAILED, RUNNING, TAKEN
 from runners.sweep_child import last_lines, start
 from runners.sweep_runs import WAITING, SweptRun
 

@@ -19,12 +19,9 @@ from runners.checkpoint_files import remove
 from runners.compatibility import bindings, differences, versions
 from runners.config import ConfigError, file_errors, root
 from runners.files import disk_is_full, write_atomically
-from runners.status import DONE, FAILED, INTERRUPTED, read_status
+from runners.status import DONE, FAILED, INTERRUPTED, TAKEN, read_status
 
 log = logging.getLogger("absl")
-
-TAKEN = "another process is training in"
-"""What the refusal of a folder says that is locked."""
 
 
 class RunFolder:

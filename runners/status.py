@@ -17,6 +17,8 @@ log = logging.getLogger("absl")
 
 RUNNING, DONE, INTERRUPTED, FAILED = "RUNNING", "DONE", "INTERRUPTED", "FAILED"
 STATES = (RUNNING, DONE, INTERRUPTED, FAILED)
+TAKEN = "another process is training in"
+"""How a run is refused whose folder is in use; a sweep knows it by this."""
 
 
 def write_status(

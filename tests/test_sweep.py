@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -358,21 +357,6 @@ def test_sweep_files_can_be_read(file, tmp_path, monkeypatch):
     experiment, points, seeds, jobs = seen["plan"]
     assert (ROOT / experiment.gin_files[0]).is_file() and len(points) > 1
     assert (seeds, jobs) == ([5], 1)  # flags win over the file
-
-
-def test_help_is_quick(tmp_path):
-    begun = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "runners.sweep", "--help"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=environment(),
-    )
-    assert time.monotonic() - begun < 2
-    assert done.returncode == 0
-    for flag in ("gin_file", "gin_bindings", "sweep_file", "seeds", "grid", "jobs", "launcher"):
-        assert re.search(rf"--(\[no\])?{flag}\b", done.stdout)
 
 
 def test_jobs_of_submitit_go_on_after_their_time_is_over(tmp_path):

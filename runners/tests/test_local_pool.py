@@ -9,7 +9,7 @@ import pytest
 
 from runners import local_pool, sweep_child
 from runners.local_pool import LocalPool, held, shares
-from runners.run_folder import TAKEN
+from runners.status import TAKEN
 from runners.sweep_runs import SweptRun
 
 # Stands for a training: notes when and how it ran, and ends as its last argument says.

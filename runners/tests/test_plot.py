@@ -1,7 +1,4 @@
 import csv
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -287,15 +284,3 @@ def test_bad_input(multi, write_run, tmp_path, capsys):
 
 def test_flag_and_library_know_the_same_facts():
     assert plot.FACTS == protocols.FACTS
-
-
-def test_help_is_quick_and_loads_nothing_heavy():
-    root = Path(__file__).resolve().parents[2]
-    started = time.monotonic()
-    command = [sys.executable, "-X", "importtime", "-m", "runners.plot", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True)
-    assert time.monotonic() - started < 2.0
-    for flag in ("out", "metric", "x", "statistic", "last", "until", "label", "mix", "published"):
-        assert f"--{flag}:" in done.stdout
-    loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert not {"torch", "matplotlib", "numpy", "gin"} & loaded

@@ -1,0 +1,41 @@
+"""What all command lines have in common: `--help` answers before anything heavy is loaded."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUNNERS = Path(__file__).resolve().parents[1]
+GIN = "gin_file gin_bindings gin_search_path"
+FLAGS = {
+    "describe": GIN,
+    "doctor": "workdir nospeed",
+    "evaluate": "checkpoint tasks episodes seed activations activation_episodes latents",
+    "export": "checkpoint to",
+    "plot": "out metric x statistic last until label mix published",
+    "record": "checkpoint to tasks episodes every size sheet_only seed",
+    "sweep": f"{GIN} sweep_file seeds grid jobs workdir launcher slurm interval",
+    "train": f"{GIN} workdir seed resume dry_run",
+}
+HEAVY = {"torch", "numpy", "mujoco", "metaworld", "gymnasium", "matplotlib", "PIL"}
+
+
+INNER = {"speed", "sweep_check", "sweep_child"}
+"""Programs that other command lines start."""
+
+
+def test_these_are_all_command_lines():
+    programs = {file.stem for file in RUNNERS.glob("*.py") if '== "__main__"' in file.read_text()}
+    assert programs == set(FLAGS) | INNER
+
+
+@pytest.mark.parametrize("verb", FLAGS)
+def test_help_loads_nothing_heavy(verb):
+    """So it is there at once; what it loads is the same on every machine, its time is not."""
+    command = [sys.executable, "-X", "importtime", "-m", f"runners.{verb}", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=RUNNERS.parent, check=True)
+    assert set(FLAGS[verb].split()) <= set(re.findall(r"--(?:\[no\])?(\w+)", done.stdout))
+    loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "runners" in loaded and not HEAVY & loaded
