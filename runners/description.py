@@ -1,6 +1,9 @@
-"""Tables of what the bound parts are and what they will take; for `runners.describe`."""
+"""Tables of what the bound parts are, what they will take, and of a run; for `runners.describe`."""
 
-from collections.abc import Callable, Iterator
+import importlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import gin
@@ -9,20 +12,58 @@ from rich.table import Table
 from torch import nn
 
 from runners import config, preflight
-from runners.checkpoint import Checkpointer
+from runners.checkpoint import Checkpointer, read_about, steps_in
 from runners.config import ConfigError
+from runners.manifest import DamagedError, verify
 from runners.progress import short
+from runners.saved_run import read_config
+from runners.status import read_status
 
 MANY = 10**6
 """Goals from which on their number says nothing."""
 
 
-def describe(train: Callable[..., Any], console: Console | None = None) -> None:
+def describe_run(
+    folder: Path | str, console: Console | None = None, *, values: bool = False
+) -> None:
+    """Print how far a run came, its checkpoints, and what its `config.gin` wires together.
+
+    Args:
+        folder: the run's.
+        console: where the tables go; standard output if None.
+        values: as of `describe`.
+
+    Raises:
+        ConfigError: the folder is no run.
+    """
+    console, folder = console or Console(), Path(folder)
+    read_config(folder)
+    status = read_status(folder) or {"state": "of unknown state"}
+    told = [f"{folder} is {status['state']}"]
+    told += [f"after {status['step']:,} steps"] if "step" in status else []
+    told += [f"({status['reason']})"] if status.get("reason") else []
+    console.print(" ".join(told), highlight=False, markup=False, soft_wrap=True)
+    console.print(_checkpoints(folder / "checkpoints"))
+    training = importlib.import_module("runners.training")  # registers what config.gin binds
+    config.parse([(folder / "config.gin").resolve()])
+    with config.config_errors():
+        describe(training.train, console, values=values, title="parts")
+
+
+def describe(
+    train: Callable[..., Any],
+    console: Console | None = None,
+    *,
+    values: bool = False,
+    title: str | None = None,
+) -> None:
     """Build suite, learner and loop as bound for `train`, and print what they are.
 
     Args:
         train: the configurable whose bindings name the parts.
         console: where the tables go; standard output if None.
+        values: print every parameter that was read as well, defaults included.
+        title: above the first table; the name of the experiment if None.
 
     Raises:
         ConfigError: a part is missing.
@@ -35,7 +76,7 @@ def describe(train: Callable[..., Any], console: Console | None = None) -> None:
     suite = bound["suite"]
     learner = bound["algorithm"](suite.spec)
     loop = bound["loop"](suite, learner, seed=bound.get("seed", 0))
-    console.print(_parts(bound, learner, loop))
+    console.print(_parts(bound, learner, loop, title or config.experiment_name()))
     console.print(_networks(learner))
     console.print(_sizes(learner, loop, bound))
     unused = [name for name in config.unused_bindings() if not name.startswith("train.")]
@@ -43,11 +84,33 @@ def describe(train: Callable[..., Any], console: Console | None = None) -> None:
     for name in unused:
         if name not in read:
             console.print(f"[yellow]never read:[/] {name}")
+    if values:
+        console.print(config.operative_text(), highlight=False, markup=False, soft_wrap=True)
 
 
-def _parts(bound: dict[str, Any], learner: nn.Module, loop: Any) -> Table:
+def _checkpoints(folder: Path) -> Table:
+    table = Table("--checkpoint=", "step", "written", "holds", "size", "is", title="checkpoints")
+    for step in steps_in(folder):
+        table.add_row(str(step), *_checkpoint(folder / f"step_{step:012d}"))
+    if (folder / "best").is_dir():
+        table.add_row("best", *_checkpoint(folder / "best"))
+    return table
+
+
+def _checkpoint(path: Path) -> tuple[str, ...]:
+    try:
+        size = sum(file["size"] for file in verify(path)["files"].values())
+        about = read_about(path)
+    except DamagedError as error:
+        return "", "", "", "", f"damaged: {error}"
+    written = time.strftime("%Y-%m-%d %H:%M", time.localtime(about["time"]))
+    holds = ", ".join(about["parts"])
+    return f"{about['step']:,}", written, holds, preflight.amount(size), "whole"
+
+
+def _parts(bound: dict[str, Any], learner: nn.Module, loop: Any, title: str) -> Table:
     suite, spec = bound["suite"], bound["suite"].spec
-    table = Table("part", "is", "with", title=config.experiment_name())
+    table = Table("part", "is", "with", title=title)
     action = (
         f"one of {spec.num_actions} actions" if spec.discrete else f"action [{spec.action_dim}]"
     )
@@ -74,17 +137,21 @@ def _parts(bound: dict[str, Any], learner: nn.Module, loop: Any) -> Table:
 def _networks(learner: nn.Module) -> Table:
     table = Table("network", "is", "shapes", "parameters", title="networks")
     for name, module in _leaves(learner):
-        shapes = ", ".join("x".join(map(str, p.shape)) for p in module.parameters())
+        shapes = _shapes(module.parameters())
         count = sum(p.numel() for p in module.parameters())
         table.add_row(name, type(module).__name__, _clipped(shapes), f"{count:,}")
     own = [p for p in learner.parameters(recurse=False)]
     if own:
-        shapes = ", ".join("x".join(map(str, p.shape)) for p in own)
+        shapes = _shapes(own)
         table.add_row("(own)", type(learner).__name__, shapes, f"{sum(p.numel() for p in own):,}")
     total = sum(p.numel() for p in learner.parameters())
     trained = sum(p.numel() for p in learner.parameters() if p.requires_grad)
     table.add_row("all", "", f"{short(trained)} trained by gradient", f"{total:,}")
     return table
+
+
+def _shapes(parameters: Iterable[nn.Parameter]) -> str:
+    return ", ".join("x".join(map(str, p.shape)) or "scalar" for p in parameters)
 
 
 def _leaves(learner: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -97,14 +97,7 @@ class SavedRun:
 
     def _run(self, checkpoint: str) -> tuple[dict[str, Any], Any]:
         """What is known of a run's checkpoint, and the learner's state in it."""
-        path = self.folder / "config.gin"
-        try:
-            self.config = path.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            why = "it has no config.gin" if not path.exists() else f"{path.name}: {error}"
-            raise ConfigError(
-                f"{self.folder} is no run folder: {why}; give <workdir>/<experiment>/seed_<n>"
-            ) from error
+        self.config = read_config(self.folder)
         self.checkpoint, state = _learner_state(self.folder / "checkpoints", checkpoint)
         try:
             about = read_about(self.checkpoint)
@@ -133,6 +126,22 @@ class SavedRun:
             path = Path(folder) / "config.gin"
             path.write_text(self.config)
             config.parse([path], bindings)
+
+
+def read_config(folder: Path) -> str:
+    """The `config.gin` of a run.
+
+    Raises:
+        ConfigError: the folder is no run's.
+    """
+    path = folder / "config.gin"
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        why = "it has no config.gin" if not path.exists() else f"{path.name}: {error}"
+        raise ConfigError(
+            f"{folder} is no run folder: {why}; give <workdir>/<experiment>/seed_<n>"
+        ) from error
 
 
 def _learner_state(folder: Path, wanted: str) -> tuple[Path, Any]:

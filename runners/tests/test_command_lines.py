@@ -10,7 +10,7 @@ import pytest
 RUNNERS = Path(__file__).resolve().parents[1]
 GIN = "gin_file gin_bindings gin_search_path"
 FLAGS = {
-    "describe": GIN,
+    "describe": f"{GIN} values",
     "doctor": "workdir nospeed",
     "evaluate": "checkpoint tasks episodes seed activations activation_episodes latents",
     "export": "checkpoint to",
