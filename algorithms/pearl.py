@@ -256,7 +256,7 @@ class PEARL(OffPolicyMetaAlgorithm):
         soft_update(self.target, self._followed, self.smoothing)
         norms = {name: norm for step in steps for name, norm in step.norms.items()}
         return {
-            "loss/critic": critic_loss.detach(),
+            "loss/critic": critic_loss.detach() / q.shape[-1],
             f"loss/{other}": other_loss.detach(),
             "loss/actor": actor_loss.detach(),
             "kl": divergence.detach().mean(),

@@ -27,11 +27,10 @@ class WindowReplay:
     here; mean and standard deviation of what is stored are counted for whoever does.
 
     Deviations from the published code:
-        1. Ends are drawn with replacement; there, without within a batch.
-        2. Episodes are set aside for validation, not transitions, whose windows overlap.
-        3. Where an episode begins, its own beginning alone decides. There an episode of another
+        1. Episodes are set aside for validation, not transitions, whose windows overlap.
+        2. Where an episode begins, its own beginning alone decides. There an episode of another
            length may be taken for the rest of an older one.
-        4. Statistics are counted as transitions come and go, not anew once per epoch.
+        3. Statistics are counted as transitions come and go, not anew once per epoch.
 
     Memory on the CPU is claimed as rows are written; on a GPU at once.
     """
@@ -165,7 +164,7 @@ class WindowReplay:
 
     @torch.no_grad()
     def sample(self, split: str = "all", batch_size: int | None = None) -> TensorDict:
-        """Draw windows.
+        """Draw windows, none twice, unless more than there are.
 
         Args:
             split: ends in "all" episodes, in those to "train" or in those for "validation".
@@ -186,12 +185,9 @@ class WindowReplay:
             raise RuntimeError(
                 f"WindowReplay.sample: no transition of {split!r} is stored yet; collect first"
             )
-        shape = (self.batch_size if batch_size is None else batch_size,)
-        uniform = torch.rand(
-            shape, dtype=torch.float64, device=self.device, generator=self._generator
-        )  # 53 random bits below 1: a count times that is never the count itself
+        count = self.batch_size if batch_size is None else batch_size
         drawn_from = number if self.newest is None else min(number, self.newest)
-        place = self._place(uniform, drawn_from) + (number - drawn_from)
+        place = self._draw(count, drawn_from) + (number - drawn_from)
         end, start = self._table.find(split, place)
         serial = end.unsqueeze(1) - self._back
         mask = serial >= start.unsqueeze(1)
@@ -202,6 +198,32 @@ class WindowReplay:
         if self.labelled:
             td["family"] = family.squeeze(-1).long().masked_fill(~mask, -1)
         return td
+
+    def _draw(self, count: int, number: int) -> Tensor:
+        """Places of `count` ends among `number` transitions, without replacement where it can be.
+
+        They are drawn one after the other, each at its weight among those that are left. Shapes
+        follow from the two numbers, so that nothing waits for a GPU.
+        """
+        if count > number:
+            return self._place(self._uniform(count), number)
+        if number <= 4 * count:  # the first of `number` exponential clocks, at the weights' rates
+            rate = torch.ones(number, dtype=torch.float64, device=self.device)
+            if self.weighting == "linear":
+                rate = torch.linspace(0.1, 0.9, number, dtype=torch.float64, device=self.device)
+            times = -torch.log1p(-self._uniform(number)) / rate
+            return times.topk(count, largest=False).indices
+        # The first `count` different ones of enough draws with replacement: the chance that these
+        # hold fewer is below 1e-15 for any two numbers.
+        drawn = self._place(self._uniform(2 * count + 64), number)
+        ascending, order = drawn.sort(stable=True)
+        again = torch.zeros_like(drawn, dtype=torch.uint8)
+        again[order[1:]] = (ascending[1:] == ascending[:-1]).to(torch.uint8)
+        return drawn[again.argsort(stable=True)[:count]]
+
+    def _uniform(self, count: int) -> Tensor:
+        """Draws below 1 of 53 random bits: a number times that is never the number itself."""
+        return torch.rand(count, dtype=torch.float64, device=self.device, generator=self._generator)
 
     def _place(self, uniform: Tensor, number: int) -> Tensor:
         """Places of ends among `number` transitions, the oldest first, of draws below 1.

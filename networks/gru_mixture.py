@@ -63,7 +63,8 @@ class GRUMixtureEncoder(nn.Module):
             length: steps T of a window.
             latent_dim: width of z.
             num_components: K.
-            complexity: features for each number of a transition, rounded down in all.
+            complexity: features for each number of a transition, rounded down in all. Published
+                are TIGR's 5, of a window read as one vector too, and CEMRL's 10, there 10 T.
             backbone: see `networks.window_backbones`.
             head: called with the numbers of features, of components, and of z.
             merge: called with T and the number of features; unused by a backbone of one vector.

@@ -181,7 +181,7 @@ def by_hand(dims, batch, before, after, kind, scale):
             y = scale * rows["next", "reward"][i, j].item()
             y += 0.99 * alive * bootstrap[i, j].item()
             for k in range(2):
-                losses["critic"] += (q[i, j, k].item() - y) ** 2 / number
+                losses["critic"] += (q[i, j, k].item() - y) ** 2 / number / 2
             log_prob, low = now["action_log_prob"][i, j].item(), gain[i, j].min().item()
             losses["alpha"] -= log_alpha * (log_prob - dims.action_dim) / number
             if value is not None:

@@ -280,8 +280,8 @@ def test_draws_are_uniform_and_equal_a_loop(split: str) -> None:
     assert chi < number - 1 + 5 * (2 * (number - 1)) ** 0.5
     state = torch.Generator()
     state.set_state(buffer.state_dict()["generator"])
-    uniform = torch.rand(8, dtype=torch.float64, generator=state)
-    window = buffer.sample(split)
+    uniform = torch.rand(50, dtype=torch.float64, generator=state)
+    window = buffer.sample(split, batch_size=50)
     for row, u in enumerate(uniform.tolist()):
         assert int(window["action"][row, -1, 0]) == int(held[int(u * number)])
 
@@ -299,6 +299,44 @@ def test_linear_weights_are_those_of_a_loop(number: int) -> None:
         drawn = buffer.sample(batch_size=500)["action"][:, -1, 0].long() - 1
         expected = torch.searchsorted(total, uniform, right=True).clamp(max=number - 1)
         assert torch.equal(drawn, expected)
+
+
+@pytest.mark.parametrize("weighting", ["uniform", "linear"])
+@pytest.mark.parametrize("number", [1, 2, 5, 31, 33, 200])
+def test_no_end_comes_twice_while_there_are_others(weighting: str, number: int) -> None:
+    buffer = replay(weighting=weighting, capacity=200, validation_share=0.0)
+    buffer.extend(episodes([number]))
+    for count in {1, 2, number // 5, number // 4, number // 2, number - 1, number} - {0}:
+        if count <= number:
+            for _ in range(20):
+                ends = buffer.sample(batch_size=count)["action"][:, -1, 0]
+                assert len(ends.unique()) == count
+    assert len(buffer.sample(batch_size=number + 1)) == number + 1
+
+
+@pytest.mark.parametrize("weighting", ["uniform", "linear"])
+@pytest.mark.parametrize("number", [5, 10])
+def test_draws_without_replacement_have_the_chances_of_one_after_the_other(
+    weighting: str, number: int
+) -> None:
+    """Of two, the second falls on what the first left, at the same weights; either way to draw."""
+    buffer = replay(weighting=weighting, capacity=number, validation_share=0.0)
+    buffer.extend(episodes([number]))
+    drawn = torch.stack([buffer.sample(batch_size=2)["action"][:, -1, 0] for _ in range(6000)])
+    seen = torch.zeros(number, number).index_put_(
+        tuple((drawn.long() - 1).T), torch.tensor(1.0), accumulate=True
+    )
+    weight = torch.ones(number)
+    if weighting == "linear":
+        weight = torch.tensor([0.1 + 0.8 * n / (number - 1) for n in range(number)])
+    p = weight / weight.sum()
+    expected = p[:, None] * p[None, :] / (1.0 - p[:, None]) * len(drawn)
+    expected.fill_diagonal_(0.0)
+    assert not seen.diagonal().any()
+    off = ~torch.eye(number, dtype=torch.bool)
+    chi = ((seen - expected) ** 2 / expected)[off].sum()
+    freedom = number * (number - 1) - 1
+    assert chi < freedom + 5 * (2 * freedom) ** 0.5
 
 
 @pytest.mark.parametrize("newest", [1, 6, 50])
