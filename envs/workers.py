@@ -41,11 +41,11 @@ class WorkerPool:
         workers: number of processes.
         timeout: seconds a worker may take to answer, before it counts as hung.
 
-    A worker that dies, hangs or raises is replaced. Its environments begin a fresh episode, from
-    the random stream with the number of the restart added to its key; if that happens within a
-    step, the step ends their old episodes with "valid" False, truncated, reward 0. More than
-    `max_restarts` within `window` seconds are a RuntimeError that shows the worker's traceback. An
-    environment that breaks the rules is a TaskError at once.
+    A worker that dies, hangs or raises is replaced; one that only starts yet, if it was killed. Its
+    environments begin a fresh episode, from the random stream with the number of the restart added
+    to its key; if that happens within a step, the step ends their old episodes with "valid" False,
+    truncated, reward 0. More than `max_restarts` within `window` seconds are a RuntimeError that
+    shows the worker's traceback. An environment that breaks the rules is a TaskError at once.
     """
 
     max_restarts = 5
@@ -81,7 +81,10 @@ class WorkerPool:
             for index in range(workers):
                 self._start(index)
             for index in range(workers):
-                self._answer(index, self.start_timeout)
+                try:
+                    self._answer(index, self.start_timeout)
+                except WorkerKilled as fault:
+                    self._replace(index, fault)
         except WorkerFault as fault:
             self.close()
             raise RuntimeError(f"an environment worker did not start\n{fault}") from None
@@ -108,9 +111,20 @@ class WorkerPool:
             self._replace(index, fault)
             self._void(self._slices[index], before)
             if not self._rules.autoreset:
-                self._ask(index, "rest")
-                self._answer(index, self._timeout)
+                while (again := self._rest(index)) is not None:
+                    self._replace(index, again)
                 self.arrays["observation"][self._slices[index]] = before[self._slices[index]]
+
+    def _rest(self, index: int) -> "WorkerFault | None":
+        """Let a worker's environments wait for the next reset; what went wrong, if anything."""
+        try:
+            self._ask(index, "rest")
+            self._answer(index, self._timeout)
+        except WorkerFault as fault:
+            return fault
+        except OSError:
+            return self._obituary(index)
+        return None
 
     def assign(self, tasks: Sequence[Task]) -> None:
         """New tasks, in effect from the next episode on."""
@@ -155,7 +169,7 @@ class WorkerPool:
             try:
                 self._ask(index, verb, payload(rows) if payload else None)
             except OSError:
-                failed[index] = WorkerFault(self._obituary(index))
+                failed[index] = self._obituary(index)
         deadline = time.monotonic() + self._timeout
         for index in range(len(self._slices)):
             if index not in failed:
@@ -182,7 +196,7 @@ class WorkerPool:
                     raise WorkerFault(f"worker {index} gave no answer in time ({timeout:.3g} s)")
                 ticket, content = receive(pipe)
         except (EOFError, OSError):
-            raise WorkerFault(self._obituary(index)) from None
+            raise self._obituary(index) from None
         verdict, value = content or ("done", None)
         if verdict == "refused":  # a new worker would come to the same
             self.close()
@@ -191,12 +205,14 @@ class WorkerPool:
             raise WorkerFault(value)
         return value
 
-    def _obituary(self, index: int) -> str:
+    def _obituary(self, index: int) -> "WorkerFault":
         process = self._processes[index]
         process.join(timeout=5.0)
         code = process.exitcode
-        cause = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-        return f"worker {index} (process {process.pid}) ended with {cause}"
+        who = f"worker {index} (process {process.pid}) ended with"
+        if code is not None and code < 0:
+            return WorkerKilled(f"{who} signal {-code}")
+        return WorkerFault(f"{who} exit code {code}")
 
     def _replace(self, index: int, fault: "WorkerFault") -> None:
         """A new worker in place of a failed one, its environments in a fresh episode."""
@@ -223,7 +239,7 @@ class WorkerPool:
             except WorkerFault as again:
                 fault = again
             except OSError:
-                fault = WorkerFault(self._obituary(index))
+                fault = self._obituary(index)
 
     def _void(self, rows: slice, before: Any) -> None:
         arrays = self.arrays
@@ -270,6 +286,10 @@ class WorkerPool:
 
 class WorkerFault(Exception):
     """A worker died, hung or raised; the message says which, with its traceback if it has one."""
+
+
+class WorkerKilled(WorkerFault):
+    """A signal ended a worker."""
 
 
 def _stop(process: BaseProcess, pipe: Connection, grace: float = 0.0) -> None:

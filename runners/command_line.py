@@ -102,6 +102,7 @@ def run_program(main: Callable[[Sequence[str]], int]) -> int:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever began the process
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the process ends
+        getattr(sys, name).reconfigure(errors="backslashreplace")  # a terminal may know ASCII alone
     if not logging.root.handlers:
         logging.root.addHandler(_StandardError(logging.WARNING))
     try:

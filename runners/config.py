@@ -212,6 +212,11 @@ def _check_file(
         text = found.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{said_by}: '{name}' is no readable text: {error}") from error
+    if text.startswith("\ufeff"):
+        raise ConfigError(
+            f"{said_by}: '{name}' begins with a byte order mark, which gin does not read; save it "
+            "as UTF-8 without one"
+        )
     for number, line in enumerate(text.splitlines(), 1):
         include = re.match(r"""\s*include\s+(['"])(.+?)\1""", line)
         if include:

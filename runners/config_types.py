@@ -74,7 +74,7 @@ def fits(value: Any, hint: Any) -> bool:
         return value in arguments
     kind = origin or hint
     if isinstance(value, gin_config.ConfigurableReference):
-        return value.evaluate or kind not in (int, float, str, bool, list, tuple, dict)
+        return value.evaluate or kind not in (int, float, str, bool, list, tuple, dict, type(None))
     if kind in (None, type(None)) or value is None:
         return value is None and kind in (None, type(None), object)
     return _literal_fits(value, kind, arguments)

@@ -1,5 +1,6 @@
 """The folder of one run, `<workdir>/<experiment>/seed_<n>`: whose it is, what is noted there."""
 
+import errno
 import fcntl
 import json
 import logging
@@ -54,6 +55,15 @@ class RunFolder:
             ConfigError: a file is in the way, a name is too long, or writing is not allowed.
         """
         try:
+            str(self.path).encode()
+        except UnicodeEncodeError as error:  # safetensors opens no such file
+            raise ConfigError(
+                f"--workdir: {str(self.path)!r} is no UTF-8; choose another --workdir, or bind "
+                "train.experiment"
+            ) from error
+        try:
+            if "\0" in str(self.path):
+                raise OSError(errno.EINVAL, "a name holds no NUL", str(self.path))
             whole = self.path.absolute()
             found = next(place for place in (whole, *whole.parents) if place.exists())
         except OSError as error:
@@ -116,8 +126,14 @@ class RunFolder:
                 f"--workdir: {self.path} holds another configuration ({'; '.join(changed[:3])}"
                 f"{more}); choose another --workdir, or bind Checkpointer.override = True"
             )
-        if (records := self.path / "metrics.jsonl").exists():
-            records.open("r+b").close()  # here, not when the run has begun
+        for name in ("metrics.jsonl", "log.txt"):
+            if (self.path / name).exists():
+                (self.path / name).open("r+b").close()  # here, not when the run has begun
+        if self.checkpoints.exists() and not os.access(self.checkpoints, os.W_OK | os.X_OK):
+            raise ConfigError(
+                f"--workdir: {self.checkpoints} may not be written to; see that it may be, or "
+                "choose another --workdir"
+            )
         if status.get("state") in (DONE, INTERRUPTED) and not steps:
             raise ConfigError(
                 f"--workdir: {self.path} is {status['state']}, and its checkpoints are gone: "

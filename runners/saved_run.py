@@ -136,7 +136,9 @@ def read_config(folder: Path) -> str:
     """
     path = folder / "config.gin"
     try:
-        return path.read_text()
+        if (text := path.read_text()).startswith("\ufeff"):
+            raise OSError("it begins with a byte order mark; save it as UTF-8 without one")
+        return text
     except (OSError, UnicodeDecodeError) as error:
         why = "it has no config.gin" if not path.exists() else f"{path.name}: {error}"
         raise ConfigError(

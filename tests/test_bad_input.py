@@ -398,6 +398,25 @@ def test_file_that_is_no_text(tmp_path, capsys):
     assert "--gin_file" in line and "mine.gin" in line and "no readable text" in line
 
 
+def test_a_byte_order_mark_is_told_of(tmp_path, capsys):
+    text = f"include '{ROOT / 'gin/quick/mtsac_point_mass.gin'}'\n"
+    (tmp_path / "mine.gin").write_text(text, encoding="utf-8-sig")
+    assert train.main(["train", f"--gin_file={tmp_path / 'mine.gin'}"]) == 2
+    line = one_line(capsys)
+    assert "--gin_file" in line and "mine.gin" in line and "byte order mark" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("a\\0b", "holds no NUL"), ("a\\udcff", "is no UTF-8")]
+)
+def test_names_that_no_file_can_have(name, words, tmp_path, capsys):
+    flags = [POINT_MASS, f"--workdir={tmp_path}", f"--gin=train.experiment = '{name}'", *TINY]
+    assert train.main(["train", *flags]) == 2
+    line = one_line(capsys)
+    assert "--workdir" in line and "train.experiment" in line and words in line
+    assert not list(tmp_path.iterdir())
+
+
 def test_file_in_place_of_a_folder(tmp_path, capsys):
     (tmp_path / "runs").write_text("")
     assert train.main(["train", POINT_MASS, f"--workdir={tmp_path / 'runs'}", *TINY]) == 2

@@ -159,6 +159,42 @@ def test_without_autoreset_a_lost_episode_rests():
         assert step(vector)["next", "valid"].all()
 
 
+def test_a_worker_killed_as_it_starts_is_replaced(monkeypatch):
+    start, killed = WorkerPool._start, []
+
+    def start_and_kill(pool, index):
+        start(pool, index)
+        if index == 1 and not killed:
+            killed.append(pool.pids[1])
+            os.kill(pool.pids[1], signal.SIGKILL)
+
+    monkeypatch.setattr(WorkerPool, "_start", start_and_kill)
+    with PointMassSuite(3, workers=2).vector(seed=4) as vector:
+        assert (
+            killed and killed[0] not in vector.worker_pids and vector.faults["worker_restarts"] == 1
+        )
+        assert vector.reset()["is_init"].all() and step(vector)["next", "valid"].all()
+
+
+def test_a_replacement_killed_before_it_rests_is_replaced_too(monkeypatch):
+    ask, killed = WorkerPool._ask, []
+
+    def kill_and_ask(pool, index, verb, payload=None):
+        if verb == "rest" and not killed:
+            killed.append(pool.pids[index])
+            os.kill(killed[0], signal.SIGKILL)
+        ask(pool, index, verb, payload)
+
+    monkeypatch.setattr(WorkerPool, "_ask", kill_and_ask)
+    with PointMassSuite(2, workers=1).vector(autoreset=False) as vector:
+        vector.reset()
+        os.kill(vector.worker_pids[0], signal.SIGKILL)
+        td = step(vector)
+        assert killed and td["next", "done"].all() and not td["next", "valid"].any()
+        td = step(vector)
+        assert td["next", "done"].all() and not td["next", "valid"].any()
+
+
 def test_too_many_failures_stop_with_the_traceback(monkeypatch):
     monkeypatch.setattr(WorkerPool, "max_restarts", 1)
     tasks = PointMassSuite(1).tasks()

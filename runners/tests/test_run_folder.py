@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -66,6 +67,23 @@ def test_a_run_that_never_began_leaves_its_folder_to_the_next(tmp_path):
         run.check(other, "auto")
     write_status(run.path, FAILED, step=0)
     run.check(other, "auto")
+
+
+def test_a_run_that_cannot_be_written_to_does_not_go_on(tmp_path, monkeypatch):
+    run = RunFolder(tmp_path, "one", 0)
+    with run.claimed():
+        run.note_config(CONFIG)
+        run.note_start({}, CONFIG)
+    (run.checkpoints / "step_000000000003").mkdir(parents=True)
+    run.check(CONFIG, "auto")
+    (run.path / "log.txt").mkdir()
+    with pytest.raises(ConfigError, match="--workdir: .*log.txt: Is a directory; see that it"):
+        run.check(CONFIG, "auto")
+    (run.path / "log.txt").rmdir()
+    allowed = os.access  # root may write everywhere
+    monkeypatch.setattr("os.access", lambda p, mode: p != run.checkpoints and allowed(p, mode))
+    with pytest.raises(ConfigError, match="--workdir: .*checkpoints may not be written to"):
+        run.check(CONFIG, "auto")
 
 
 def test_a_folder_that_cannot_be_locked_is_no_other_process(tmp_path, monkeypatch):

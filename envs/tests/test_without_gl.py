@@ -1,0 +1,16 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_stepping_needs_no_opengl():
+    """A cluster may name a library that is not there; who takes pictures is told of it."""
+    script = (
+        "import os, envs.meta_world, envs.body, mujoco\n"
+        "assert os.environ['MUJOCO_GL'] == 'nothing'\n"
+        "mujoco.MjModel.from_xml_string('<mujoco/>')"
+    )
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "MUJOCO_GL": "nothing", "PYTHONPATH": str(root)}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=120)
