@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-RUNNERS = Path(__file__).resolve().parents[1]
+import runners
+
+RUNNERS = Path(runners.__file__).resolve().parent
 GIN = "gin_file gin_bindings gin_search_path"
 FLAGS = {
     "describe": f"{GIN} values",
