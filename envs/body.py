@@ -1,5 +1,8 @@
 """The body of a MuJoCo robot: its simulator, what it senses, how it moves and how it starts."""
 
+import envs.opengl  # noqa: F401
+
+# isort: split
 import copy
 import math
 from collections.abc import Mapping

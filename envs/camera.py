@@ -5,6 +5,9 @@
 tries a back end: it prints, as JSON, seconds for each picture and what drew it, or fails.
 """
 
+import envs.opengl  # noqa: F401
+
+# isort: split
 import importlib
 import json
 import os

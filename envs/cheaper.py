@@ -5,6 +5,9 @@ last bit: x ** 2 is not x * x, a dot product is not a * a + b * b + c * c, and a
 float32 of a float32 where a numpy float makes float64.
 """
 
+import envs.opengl  # noqa: F401
+
+# isort: split
 import copy
 import functools
 import math

@@ -1,5 +1,8 @@
 """The goals of Meta-World's benchmarks, drawn by Meta-World itself and kept on disk."""
 
+import envs.opengl  # noqa: F401
+
+# isort: split
 import hashlib
 import json
 import os

@@ -1,5 +1,8 @@
 """One Meta-World task as an environment with numbered goals; upstream's classes do the work."""
 
+import envs.opengl  # noqa: F401
+
+# isort: split
 import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any

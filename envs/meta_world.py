@@ -4,6 +4,9 @@ Yu et al., "Meta-World: A Benchmark and Evaluation for Multi-Task and Meta Reinf
 2019, and McLean et al., "Meta-World+", 2025.
 """
 
+import envs.opengl  # noqa: F401
+
+# isort: split
 from collections.abc import Sequence
 from functools import partial
 from typing import Any

@@ -14,6 +14,9 @@ With other versions of the libraries `tests/test_sawyer.py` decides whether it i
 `accelerated=False` does without all this.
 """
 
+import envs.opengl  # noqa: F401
+
+# isort: split
 import functools
 import math
 from collections.abc import Callable

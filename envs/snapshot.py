@@ -6,6 +6,9 @@ attributes are live views of the simulator's memory or share memory with each ot
 became a copy changes the reward of several tasks.
 """
 
+import envs.opengl  # noqa: F401
+
+# isort: split
 from collections.abc import Mapping
 from typing import Any
 
