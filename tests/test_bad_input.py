@@ -28,6 +28,10 @@ TINY += ["--gin=Logger.tensorboard = False"]
 
 BAD = {
     "unknown name": (["--gin=SCA.discount = 0.9"], ["SCA", "SAC"]),
+    "a reference for a number": (
+        ["--gin=train.threads = @MLP"],
+        ["train.threads", "expected int | None"],
+    ),
     "unknown parameter": (["--gin=SAC.discout = 0.9"], ["discout", "discount"]),
     "unknown reference": (["--gin=SAC.actor = @Acter"], ["Acter", "Actor"]),
     "unbound macro": (["--gin=SAC.discount = %DISCOUN"], ["DISCOUN", "DISCOUNT"]),

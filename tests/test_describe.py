@@ -89,6 +89,17 @@ def test_a_run_that_failed_says_why(run, capsys):
         path.write_text(content)
 
 
+def test_a_byte_order_mark_in_a_runs_configuration_is_told_of(run, capsys):
+    path = run / "config.gin"
+    content = path.read_text()
+    try:
+        path.write_text(content, encoding="utf-8-sig")
+        assert describe.main(["describe", str(run)]) == 2
+        assert "config.gin: it begins with a byte order mark" in capsys.readouterr().err
+    finally:
+        path.write_text(content)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -23,8 +23,6 @@ FLAGS = {
     "train": f"{GIN} workdir seed resume dry_run",
 }
 HEAVY = {"torch", "numpy", "mujoco", "metaworld", "gymnasium", "matplotlib", "PIL"}
-
-
 INNER = {"speed", "sweep_check", "sweep_child"}
 """Programs that other command lines start."""
 
@@ -44,4 +42,12 @@ def test_help_loads_nothing_heavy(verb):
     )
     assert set(FLAGS[verb].split()) <= set(re.findall(r"--(?:\[no\])?(\w+)", done.stdout))
     loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert "runners" in loaded and not HEAVY & loaded
+    heavy = HEAVY if verb == "sweep" else HEAVY | {"gin"}  # a sweep file binds what sweep is given
+    assert "runners" in loaded and not heavy & loaded
+
+
+def test_a_terminal_of_ascii_alone_is_written_to():
+    command = [sys.executable, "-m", "runners.plot", "--published=list"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(RUNNERS.parent)}
+    done = subprocess.run(command, capture_output=True, env=environment, check=True)
+    assert b"\\x" in done.stdout and done.stdout.isascii()
