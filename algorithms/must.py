@@ -134,9 +134,11 @@ class MaskedSAC(SAC):
                 f"MaskedSAC needs networks that take masks ({error}): "
                 "include 'gin/networks/masked.gin', or learn with SAC"
             ) from error
-        self.generators = nn.ModuleList(
-            generator(shape, sizes.num_tasks, sizes.observation_dim) for shape in shapes
-        )
+        with torch.random.fork_rng(devices=()):  # as in `_random`
+            self.generators = nn.ModuleList(
+                generator(shape, sizes.num_tasks, sizes.observation_dim) for shape in shapes
+            )
+            self._stream = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
         for name, module in zip(self.names, self.generators, strict=True):
             self._add_group(f"generator/{name}", module.parameters(), rl_generator_lr)
             self._add_group(f"supervised/{name}", module.parameters(), sl_generator_lr)
@@ -150,7 +152,10 @@ class MaskedSAC(SAC):
                 [g.hard(s) for g, s in zip(self.generators, self._scores(None), strict=True)]
             )
         elif initial_masks == "random":
-            noise = [[torch.rand_like(s) for s in scores] for scores in self._scores(None)]
+            noise = [
+                [torch.rand(s.shape, generator=self._stream) for s in scores]
+                for scores in self._scores(None)
+            ]
             self._write([g.hard(s) for g, s in zip(self.generators, noise, strict=True)])
 
     @property
@@ -182,7 +187,7 @@ class MaskedSAC(SAC):
         if not self.generating or self.iteration == 0 or context is None:
             return {}
         for g in self.generators:
-            g.pretrain(self._seen(context))
+            g.pretrain(self._seen(context), self._random())
         if not self.use_supervised_loss or self.sl_steps == 0 or self.num_tasks == 1:
             return {}
         if not context["mask"].flatten(1).any(1).all():
@@ -196,7 +201,7 @@ class MaskedSAC(SAC):
         scores = self._scores(self._draw(batch.get("context", None)))
         in_use = self._committed() if self.generator_phase == "committed" else [None] * len(scores)
         masks = [
-            g.masks(s, noise=True, committed=c)
+            g.masks(s, noise=self._random(), committed=c)
             for g, s, c in zip(self.generators, scores, in_use, strict=True)
         ]
         first, *others = [f"generator/{name}" for name in self.names]
@@ -227,10 +232,11 @@ class MaskedSAC(SAC):
     def _supervise(self, context: TensorDict) -> Metrics:
         """Move each generator so that masks overlap as trajectories resemble each other."""
         names = [f"supervised/{name}" for name in self.names]
+        noise = self._random() if self.resample else None
         for _ in range(self.sl_steps):
             drawn = self._draw(context)
             losses = [
-                g.similarity_loss(drawn, self._target(g, drawn), noise=self.resample)
+                g.similarity_loss(drawn, self._target(g, drawn), noise=noise)
                 for g in self.generators
             ]
             loss = torch.stack(losses).sum()
@@ -288,11 +294,22 @@ class MaskedSAC(SAC):
             return None
         probability = context["probability"]
         probability = probability + (probability.sum(1, keepdim=True) == 0.0)  # nothing stored
-        index = torch.multinomial(probability, 1).squeeze(1)
+        index = torch.multinomial(probability, 1, generator=self._random()).squeeze(1)
         rows = torch.arange(self.num_tasks, device=index.device)
         observation, mask = context["observation"][rows, index], context["mask"][rows, index]
         drawn = TensorDict({"observation": observation, "mask": mask}, mask.shape)
         return self._seen(drawn)
+
+    def _random(self) -> torch.Generator:
+        """The random numbers of all that MUST adds to SAC, on the learner's device.
+
+        They are apart from those of actions and updates, so that with nothing pruned a run is
+        MT-SAC's of the same seed.
+        """
+        if self._stream.device != self.log_alpha.device:
+            seed = self._stream.initial_seed()
+            self._stream = torch.Generator(self.log_alpha.device).manual_seed(seed)
+        return self._stream
 
     def _seen(self, trajectories: TensorDict) -> TensorDict:
         """Trajectories as the encoders see them."""
@@ -304,7 +321,7 @@ class MaskedSAC(SAC):
 
     def _noisy(self, drawn: TensorDict | None) -> list[Masks]:
         pairs = zip(self.generators, self._scores(drawn), strict=True)
-        return [[m.detach() for m in g.masks(s, noise=True)] for g, s in pairs]
+        return [[m.detach() for m in g.masks(s, noise=self._random())] for g, s in pairs]
 
     def _committed(self) -> list[Masks]:
         """Masks of the policy and of each critic."""
@@ -325,11 +342,16 @@ class MaskedSAC(SAC):
     def get_extra_state(self) -> dict[str, Any]:
         """Optimizers, and where in the interval between two commits the learner stands."""
         place = {"iteration": self.iteration, "generating": self.generating}
-        return {**super().get_extra_state(), **place, "drawn": self._drawn}
+        stream = self._random()
+        random = {"random": (stream.device.type, stream.get_state())}
+        return {**super().get_extra_state(), **place, **random, "drawn": self._drawn}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take back what `get_extra_state` gave."""
         super().set_extra_state(state)
         self.iteration, self.generating = state["iteration"], state["generating"]
         drawn, device = state["drawn"], self.log_alpha.device
+        kind, numbers = state["random"]
+        if kind == device.type:  # a GPU's numbers cannot be continued on a CPU
+            self._random().set_state(numbers.cpu())
         self._drawn = drawn and [[m.to(device) for m in masks] for masks in drawn]

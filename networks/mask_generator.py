@@ -177,21 +177,22 @@ class MaskGenerator(nn.Module):
     def masks(
         self,
         scores: Sequence[Tensor],
-        noise: bool = False,
+        noise: torch.Generator | None = None,
         committed: Sequence[Tensor] | None = None,
     ) -> list[Tensor]:
         """Return straight-through masks [num_tasks, *shape]: exactly 0.0 or 1.0, with a gradient.
 
-        With `noise`, noise_scale * Gumbel is added first, drawn with the global generator. Given
-        `committed` bool masks, those are the values, and the scores only receive the gradient.
+        Given a random generator as `noise`, noise_scale * Gumbel drawn from it is added first.
+        Given `committed` bool masks, those are the values, and the scores only receive the
+        gradient.
         """
         masks = []
         for layer, (score, k) in enumerate(zip(scores, self.kept, strict=True)):
             flat = score.flatten(1)
             if self.standardise:
                 flat = standardised(flat)
-            if noise and self.noise_scale > 0.0:
-                flat = flat + self.noise_scale * gumbel_like(flat)
+            if noise is not None and self.noise_scale > 0.0:
+                flat = flat + self.noise_scale * gumbel_like(flat, noise)
             chosen = None if committed is None else committed[layer].bool().flatten(1)
             masks.append(straight_through_top_k(flat, k, self.surrogate, chosen).view_as(score))
         return masks
@@ -234,7 +235,7 @@ class MaskGenerator(nn.Module):
         trajectories: TensorDictBase | None,
         target: Tensor | None = None,
         *,
-        noise: bool = False,
+        noise: torch.Generator | None = None,
     ) -> Tensor:
         """Return the supervised loss, a scalar; 0 for one task.
 
@@ -242,7 +243,7 @@ class MaskGenerator(nn.Module):
             trajectories: as in `encode`.
             target: [num_tasks, num_tasks], such as another generator's `target_similarity`; None
                 takes this generator's own.
-            noise: of masks with noise, as published, see `masks`.
+            noise: draws the noise of the masks, as published, see `masks`; None: no noise.
         """
         target = self.target_similarity(trajectories) if target is None else target
         masks = self.masks(self.scores(trajectories), noise)
@@ -250,7 +251,7 @@ class MaskGenerator(nn.Module):
             return similarities.mean_square(similarities.overlap(masks), target)
         return similarities.euclidean(similarities.exp_distance(masks), target)
 
-    def pretrain(self, context: TensorDictBase) -> None:
+    def pretrain(self, context: TensorDictBase, draws: torch.Generator) -> None:
         """Train the encoder on the recent trajectories, if it has `pretrain_passes`.
 
         Also renews the Gaussians of `gaussian_kl`, from the newest five trajectories of each task.
@@ -258,9 +259,10 @@ class MaskGenerator(nn.Module):
         Args:
             context: "observation" [num_tasks, window, length, observation_dim], newest first, and
                 "mask" [num_tasks, window, length] bool.
+            draws: see `TrajectoryEncoder.pretrain`.
         """
         observation, mask = context["observation"], context["mask"]
-        self.encoder.pretrain(observation.flatten(0, 1), mask.flatten(0, 1))
+        self.encoder.pretrain(observation.flatten(0, 1), mask.flatten(0, 1), draws)
         if self.similarity_target == "gaussian_kl":
             with torch.no_grad():
                 recent = observation[:, :SUMMARY_WINDOW], mask[:, :SUMMARY_WINDOW]

@@ -42,9 +42,9 @@ def standardised(scores: Tensor) -> Tensor:
     return scores / deviation(scores.detach()).clamp_min(1e-8) if scores.shape[-1] > 1 else scores
 
 
-def gumbel_like(scores: Tensor) -> Tensor:
-    """Return Gumbel(0, 1) noise of the same shape, drawn with the global generator."""
-    return -torch.empty_like(scores).exponential_().clamp_min(1e-30).log()
+def gumbel_like(scores: Tensor, generator: torch.Generator) -> Tensor:
+    """Return Gumbel(0, 1) noise of the same shape."""
+    return -torch.empty_like(scores).exponential_(generator=generator).clamp_min(1e-30).log()
 
 
 def hard_top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

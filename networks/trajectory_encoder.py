@@ -103,22 +103,23 @@ class TrajectoryEncoder(nn.Module):
         mean, raw = cast(Tensor, self.posterior(encoding)).chunk(2, -1)
         return mean, softplus(raw) + MIN_STD
 
-    def pretrain_loss(self, observation: Tensor, mask: Tensor) -> Tensor:
+    def pretrain_loss(self, observation: Tensor, mask: Tensor, draws: torch.Generator) -> Tensor:
         """Return KL(q(z | trajectory) || N(0, 1)) - mean_t log p(s_{t+1} | s_t, z), a scalar.
 
         KL and log-likelihood are sums over latent and state dimensions; the KL is averaged over
-        trajectories that have a valid step, the likelihood over valid transitions. The latent is
-        drawn with the global generator.
+        trajectories that have a valid step, the likelihood over valid transitions.
 
         Args:
             observation: [n, length, observation_dim].
             mask: [n, length] bool.
+            draws: the random generator of the latents.
         """
         mean, std = self.posterior_of(self(observation, mask))
         divergence = (0.5 * (mean.square() + std.square() - 1.0) - std.log()).sum(-1)
         present = mask.any(1)
         divergence = (divergence * present).sum() / present.sum().clamp_min(1)
-        latent = mean + std * torch.randn_like(std)
+        noise = torch.randn(std.shape, dtype=std.dtype, device=std.device, generator=draws)
+        latent = mean + std * noise
         observation = torch.where(mask.unsqueeze(-1), observation, 0.0)
         now, then = observation[:, :-1], observation[:, 1:]
         latent = latent.unsqueeze(1).expand(-1, now.shape[1], -1)
@@ -127,16 +128,16 @@ class TrajectoryEncoder(nn.Module):
         both = mask[:, :-1] & mask[:, 1:]
         return divergence - (likelihood * both).sum() / both.sum().clamp_min(1)
 
-    def pretrain(self, observation: Tensor, mask: Tensor) -> None:
+    def pretrain(self, observation: Tensor, mask: Tensor, draws: torch.Generator) -> None:
         """Take `pretrain_passes` passes of Adam on `pretrain_loss`, eight trajectories at a time.
 
-        Every call starts Adam anew, so between calls nothing but the parameters is kept. The order
-        is drawn with the global generator; trajectories without a valid step are left out. Any
-        gradients of the encoder are lost.
+        Every call starts Adam anew, so between calls nothing but the parameters is kept.
+        Trajectories without a valid step are left out. Any gradients of the encoder are lost.
 
         Args:
             observation: [n, length, observation_dim].
             mask: [n, length] bool.
+            draws: the random generator of the order and of the latents.
         """
         if not self.pretrain_passes:
             return
@@ -145,11 +146,13 @@ class TrajectoryEncoder(nn.Module):
             return
         optimizer = torch.optim.Adam(self.parameters(), lr=self.pretrain_lr)
         for _ in range(self.pretrain_passes):
-            order = present[torch.randperm(len(present), device=present.device)]
+            order = torch.randperm(len(present), device=present.device, generator=draws)
+            order = present[order]
             for first in range(0, len(order), PRETRAIN_BATCH):
                 rows = order[first : first + PRETRAIN_BATCH]
                 optimizer.zero_grad()
-                torch.autograd.backward(self.pretrain_loss(observation[rows], mask[rows]))
+                loss = self.pretrain_loss(observation[rows], mask[rows], draws)
+                torch.autograd.backward(loss)
                 optimizer.step()
         optimizer.zero_grad()
 

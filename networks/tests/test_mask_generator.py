@@ -39,7 +39,7 @@ def test_invariant_01_exact_sparsity(ratio, head):
     later = generator.commit(first, generator.scores(trajectories()))
     for masks in (
         generator.masks(scores),
-        generator.masks(scores, noise=True),
+        generator.masks(scores, noise=torch.Generator()),
         generator.hard(scores),
         first,
         later,
@@ -53,7 +53,7 @@ def test_invariant_01_exact_sparsity(ratio, head):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("surrogate", ["sigmoid_k", "softmax", "identity"])
-@pytest.mark.parametrize("noise", [True, False])
+@pytest.mark.parametrize("noise", [torch.Generator(), None], ids=["noise", "no-noise"])
 def test_invariant_02_masks_are_zero_or_one(dtype, surrogate, noise):
     generator = build(surrogate=surrogate, noise_scale=0.3).to(dtype)
     drawn = trajectories()
@@ -89,18 +89,17 @@ def test_invariant_10_deterministic_and_equivariant(head):
 def test_invariant_11_noise(standardise):
     generator = build(noise_scale=1.0, standardise=standardise)
     scores = generator.scores(None)
-    torch.manual_seed(0)
-    first = generator.masks(scores, noise=True)
-    second = generator.masks(scores, noise=True)
-    torch.manual_seed(0)
-    again = generator.masks(scores, noise=True)
+    draws = torch.Generator().manual_seed(0)
+    first = generator.masks(scores, noise=draws)
+    second = generator.masks(scores, noise=draws)
+    again = generator.masks(scores, noise=draws.manual_seed(0))
     assert any(not torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert all(torch.equal(counts(a), counts(b)) for a, b in zip(first, second, strict=True))
     quiet = build()
-    state = torch.get_rng_state()
-    quiet.masks(quiet.scores(None), noise=True)
-    assert torch.equal(torch.get_rng_state(), state)
+    state = draws.get_state()
+    quiet.masks(quiet.scores(None), noise=draws)
+    assert torch.equal(draws.get_state(), state)
 
 
 def test_invariant_12_gradient_at_full_width():
@@ -267,7 +266,8 @@ def test_gaussian_target_needs_pretraining():
     mask = torch.ones(3, 7, 8, dtype=torch.bool)
     observation = torch.randn(3, 7, 8, 4) + torch.tensor([0.0, 5.0, 5.0]).view(3, 1, 1, 1)
     before = [parameter.clone() for parameter in generator.encoder.parameters()]
-    generator.pretrain(TensorDict({"observation": observation, "mask": mask}, [3, 7]))
+    context = TensorDict({"observation": observation, "mask": mask}, [3, 7])
+    generator.pretrain(context, torch.Generator())
     assert any(
         not torch.equal(a, b) for a, b in zip(before, generator.encoder.parameters(), strict=True)
     )
@@ -276,7 +276,7 @@ def test_gaussian_target_needs_pretraining():
     other = build(similarity_target="gaussian_kl", encoder=encoder)
     other.load_state_dict(generator.state_dict())
     assert torch.equal(other.target_similarity(None), target)
-    build().pretrain(TensorDict({"observation": observation, "mask": mask}, [3, 7]))
+    build().pretrain(context, torch.Generator())
 
 
 def test_copy_and_state_dict():

@@ -70,19 +70,21 @@ def test_pretraining_learns_and_ignores_padding():
     velocity = torch.randn(12, 1, 2)
     observation = torch.arange(8.0).view(1, 8, 1) * velocity * 0.1
     mask = torch.ones(12, 8, dtype=torch.bool)
-    torch.manual_seed(1)
-    before = encoder.pretrain_loss(observation, mask)
+    draws = torch.Generator()
+    before = encoder.pretrain_loss(observation, mask, draws.manual_seed(1))
     longer = torch.cat((observation, torch.full((12, 3, 2), float("nan"))), 1)
     more = torch.cat((mask, torch.zeros(12, 3, dtype=torch.bool)), 1)
-    torch.manual_seed(1)
-    torch.testing.assert_close(encoder.pretrain_loss(longer, more), before)
+    again = encoder.pretrain_loss(longer, more, draws.manual_seed(1))
+    torch.testing.assert_close(again, before)
     before.backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in encoder.parameters())
     more[3] = False
-    encoder.pretrain(longer, more)
-    assert encoder.pretrain_loss(observation, mask) < before - 0.5
+    state = torch.get_rng_state()
+    encoder.pretrain(longer, more, draws)
+    assert torch.equal(torch.get_rng_state(), state)  # all draws are of `draws`
+    assert encoder.pretrain_loss(observation, mask, draws) < before - 0.5
     assert all(parameter.grad is None for parameter in encoder.parameters())
-    encoder.pretrain(longer, torch.zeros_like(more))
+    encoder.pretrain(longer, torch.zeros_like(more), draws)
 
 
 def test_summary_is_the_mixture_moment():
