@@ -11,13 +11,13 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from envs.arrays import Arrays, Rules, block
-from envs.episodes import Build, Chunk, Seed, Task
+from envs.episodes import Chunk
 from envs.errors import TaskError
 from envs.messages import new_poller, receive, send
 
@@ -57,9 +57,6 @@ def work(
     num_envs: int,
     rows: slice,
     rules: Rules,
-    build: Build,
-    tasks: Sequence[Task],
-    seeds: Sequence[Seed],
     index: int,
     workers: int,
 ) -> None:
@@ -72,6 +69,7 @@ def work(
         arrays: Arrays = {
             name: array[rows] for name, array in block(buffer, num_envs, rules).items()
         }
+        ticket, (build, tasks, seeds) = receive(pipe)  # not an argument: see `WorkerPool._employ`
         chunk = Chunk(build, tasks, seeds, rules, arrays)
         send(pipe, ticket, ("ready", None))
         poller = new_poller(pipe)

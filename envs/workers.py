@@ -80,11 +80,8 @@ class WorkerPool:
         try:
             for index in range(workers):
                 self._start(index)
-            for index in range(workers):
-                try:
-                    self._answer(index, self.start_timeout)
-                except WorkerKilled as fault:
-                    self._replace(index, fault)
+            for index in [i for i in range(workers) if self._begun(self._employ, i)]:
+                self._begun(self._ready, index)
         except WorkerFault as fault:
             self.close()
             raise RuntimeError(f"an environment worker did not start\n{fault}") from None
@@ -214,6 +211,15 @@ class WorkerPool:
             return WorkerKilled(f"{who} signal {-code}")
         return WorkerFault(f"{who} exit code {code}")
 
+    def _begun(self, part: Callable[[int], None], index: int) -> bool:
+        """Do a part of a new worker's start; if that was killed, replace it, and return False."""
+        try:
+            part(index)
+        except WorkerKilled as fault:
+            self._replace(index, fault)
+            return False
+        return True
+
     def _replace(self, index: int, fault: "WorkerFault") -> None:
         """A new worker in place of a failed one, its environments in a fresh episode."""
         while True:
@@ -232,7 +238,8 @@ class WorkerPool:
             _stop(self._processes[index], self._pipes[index])
             self._start(index)
             try:
-                self._answer(index, self.start_timeout)
+                self._employ(index)
+                self._ready(index)
                 self._ask(index, "reset")
                 self._answer(index, self._timeout)
                 return
@@ -252,28 +259,18 @@ class WorkerPool:
         silence(arrays, rows)
 
     def _start(self, index: int) -> None:
+        """Start a process; what it works on comes later, see `_employ`."""
         rows = self._slices[index]
-        seeds = self._seeds[rows]
-        if self.restarts:
-            key = self.restarts
-            seeds = tuple(replace(seed, spawn_key=(*seed.spawn_key, key)) for seed in seeds)
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=work,
             args=(theirs, self._ticket, self._buffer, len(self._tasks), rows, self._rules)
-            + (self._build, self._tasks[rows], seeds, index, len(self._slices)),
+            + (index, len(self._slices)),
             name=f"environments {rows.start}-{rows.stop - 1}",
             daemon=True,
         )
-        try:
-            with child_settings():
-                process.start()
-        except (AttributeError, TypeError, pickle.PicklingError) as error:
-            raise TaskError(
-                f"task {self._tasks[rows.start].name}: what builds it cannot be sent to a worker "
-                f"process ({str(error).splitlines()[0]}); let Suite.build return a function of a "
-                "module, or a functools.partial of one, or bind workers = 0"
-            ) from error
+        with child_settings():
+            process.start()
         theirs.close()
         if index < len(self._processes):
             self._processes[index], self._pipes[index] = process, ours
@@ -282,6 +279,32 @@ class WorkerPool:
             self._processes.append(process)
             self._pipes.append(ours)
             self._pollers.append(new_poller(ours))
+
+    def _employ(self, index: int) -> None:
+        """Give a new process its environments.
+
+        They may be large, and are no arguments of the process: `Process.start` waits for ever for
+        one that ends, say for want of memory, before it has read more than a pipe holds.
+        """
+        rows = self._slices[index]
+        seeds = self._seeds[rows]
+        if self.restarts:
+            key = self.restarts
+            seeds = tuple(replace(seed, spawn_key=(*seed.spawn_key, key)) for seed in seeds)
+        try:
+            send(self._pipes[index], self._ticket, (self._build, self._tasks[rows], seeds))
+        except OSError:
+            raise self._obituary(index) from None
+        except (AttributeError, TypeError, RuntimeError, pickle.PicklingError) as error:
+            raise TaskError(
+                f"task {self._tasks[rows.start].name}: what builds it cannot be sent to a worker "
+                f"process ({str(error).splitlines()[0]}); let Suite.build return a function of a "
+                "module, or a functools.partial of one, or bind workers = 0"
+            ) from error
+
+    def _ready(self, index: int) -> None:
+        """Wait until a new worker has built its environments."""
+        self._answer(index, self.start_timeout)
 
 
 class WorkerFault(Exception):

@@ -34,6 +34,8 @@ from runners.progress import duration
 from runners.status import failure_reason
 
 STEPS, UPDATES = 3, 3
+SLOW = 2.0
+"""Seconds of an update above which one is enough to measure it."""
 
 
 def rehearse(
@@ -67,9 +69,10 @@ def rehearse(
         names = [task.name for task in parts.suite.tasks()]
         check = functools.partial(check_metrics, parts.learner, names)
         with last_calls(parts.learner, ("act", *TRAINING), check) as calls:
-            loop.rehearse(STEPS, UPDATES)  # warms up; the first iteration may be unlike the others
+            _, first = loop.rehearse(STEPS, 1)  # warms up; the first iteration may be unlike others
             with last_calls(loop.replay, ("sample",)) as draws:
-                seconds["step"], seconds["update"] = loop.rehearse(STEPS, UPDATES)
+                updates = UPDATES if first < SLOW else 1
+                seconds["step"], seconds["update"] = loop.rehearse(STEPS, updates)
         check_acting(parts.learner, calls, parts.streams)
     if evaluator is not None:
         with _in_a_line(type(evaluator).__name__):

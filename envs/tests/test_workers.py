@@ -37,6 +37,10 @@ def gone(pids, seconds=20.0):
     return False
 
 
+def heavy(ballast, task):
+    return build(2, task)
+
+
 def step(vector):
     td = vector.current()
     td["action"] = torch.full((vector.num_envs, 2), 0.5)
@@ -159,8 +163,13 @@ def test_without_autoreset_a_lost_episode_rests():
         assert step(vector)["next", "valid"].all()
 
 
-def test_a_worker_killed_as_it_starts_is_replaced(monkeypatch):
+@pytest.mark.parametrize("ballast", [0, 10**6])
+def test_a_worker_killed_as_it_starts_is_replaced(monkeypatch, ballast):
+    """Also where what it works on is more than a pipe holds."""
     start, killed = WorkerPool._start, []
+    monkeypatch.setattr(
+        PointMassSuite, "build", lambda suite, tasks: partial(heavy, bytes(ballast))
+    )
 
     def start_and_kill(pool, index):
         start(pool, index)
@@ -229,6 +238,27 @@ def test_a_worker_that_cannot_be_replaced_leaves_none_behind(monkeypatch):
         with pytest.raises(OSError, match="memory"):
             step(vector)
     assert gone(pids)
+
+
+def test_a_script_without_a_guard_ends_with_an_error(tmp_path):
+    """Its workers run the script again as they start, and die of that, whatever waits for them."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from functools import partial\n"
+        "from envs.point_mass import PointMassSuite\n"
+        "from envs.tests.test_workers import heavy\n"
+        "PointMassSuite.build = lambda suite, tasks: partial(heavy, bytes(10**6))\n"
+        "PointMassSuite(2, workers=2).vector()\n"
+    )
+    found = subprocess.run(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert found.returncode == 1 and "worker did not start" in found.stderr
+    assert "__main__" in found.stderr  # what multiprocessing says of it
 
 
 SCRIPT = """
