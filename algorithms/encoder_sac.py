@@ -6,6 +6,7 @@ Learning", 2024.
 """
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -74,8 +75,8 @@ class EncoderSAC(SequentialSAC):
         encoder_smoothing: float = 0.05,
         **sequential: Any,
     ) -> None:
-        if not encoder_lr > 0.0:
-            raise ValueError(f"EncoderSAC.encoder_lr must be positive, got {encoder_lr}")
+        if not 0.0 < encoder_lr < math.inf:
+            raise ValueError(f"EncoderSAC.encoder_lr must be positive and finite, got {encoder_lr}")
         if not 0.0 < encoder_smoothing <= 1.0:
             raise ValueError(
                 f"EncoderSAC.encoder_smoothing must lie in (0, 1], got {encoder_smoothing}"

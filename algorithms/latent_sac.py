@@ -4,6 +4,7 @@ Haarnoja et al., "Soft Actor-Critic", 2018; for the latents see `algorithms.wind
 """
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -82,8 +83,8 @@ class LatentSAC(nn.Module):
             raise ValueError(f"LatentSAC.smoothing must lie in (0, 1], got {smoothing}")
         positive = {"lr": lr, "alpha": alpha, "max_norm": 1.0 if max_norm is None else max_norm}
         for name, value in positive.items():
-            if not value > 0.0:
-                raise ValueError(f"LatentSAC.{name} must be positive, got {value}")
+            if not 0.0 < value < math.inf:
+                raise ValueError(f"LatentSAC.{name} must be positive and finite, got {value}")
         sizes = observation_dim, action_dim, latent_dim
         self.actor, self.critic = actor(*sizes), critic(*sizes)
         fix = "include gin/networks/latent_mlp.gin"

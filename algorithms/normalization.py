@@ -1,5 +1,7 @@
 """Running normalisation of observations."""
 
+import math
+
 import gin
 import torch
 from torch import Tensor, nn
@@ -42,8 +44,10 @@ class ObservationNormalizer(nn.Module):
         super().__init__()
         positive = {"steps_per_task": steps_per_task, "floor": floor, "bound": bound}
         for name, value in positive.items():
-            if not value > 0:
-                raise ValueError(f"ObservationNormalizer.{name} must be positive, got {value}")
+            if not 0.0 < value < math.inf:
+                raise ValueError(
+                    f"ObservationNormalizer.{name} must be positive and finite, got {value}"
+                )
         self.limit = steps_per_task * num_tasks
         self.floor, self.bound = floor, bound
         zeros = torch.zeros(observation_dim, dtype=torch.float64)

@@ -4,6 +4,7 @@ TIGR: Bing et al., "Meta-Reinforcement Learning in Broad and Non-Parametric Envi
 CEMRL: Bing et al., "Meta-Reinforcement Learning in Non-Stationary and Dynamic Environments", 2022.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -119,8 +120,8 @@ class WindowLearner(OffPolicyMetaAlgorithm):
         if getattr(sizes, "discrete", False):
             raise ValueError(f"{owner} has continuous actions, and the tasks have discrete ones")
         for name, value in (("lr", lr), ("max_norm", 1.0 if max_norm is None else max_norm)):
-            if not value > 0.0:
-                raise ValueError(f"{owner}.{name} must be positive, got {value}")
+            if not 0.0 < value < math.inf:
+                raise ValueError(f"{owner}.{name} must be positive and finite, got {value}")
         if next_latent not in ("same", "shifted"):
             raise ValueError(
                 f"{owner}.next_latent must be 'same' or 'shifted', got {next_latent!r}"

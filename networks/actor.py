@@ -1,5 +1,6 @@
 """The policy door: reads keys, calls the trunk, writes a squashed Gaussian and its action."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -47,8 +48,8 @@ class Actor(nn.Module):
             task_key: what the trunk is told of the task: "task_id", or "latent".
 
         Raises:
-            ValueError: if a size is below 1, the bounds are empty, or `log_std_bound` or `task_key`
-                is unknown.
+            ValueError: if a size is below 1, the bounds are empty or any of the three is not
+                finite, or `log_std_bound` or `task_key` is unknown.
         """
         super().__init__()
         check_sizes(observation_dim=observation_dim, action_dim=action_dim, num_tasks=num_tasks)
@@ -56,6 +57,10 @@ class Actor(nn.Module):
             raise ValueError(
                 f"log_std_min must be below log_std_max, got {log_std_min} and {log_std_max}"
             )
+        numbers = {"min": log_std_min, "max": log_std_max, "offset": log_std_offset}
+        for name, number in numbers.items():
+            if not math.isfinite(number):
+                raise ValueError(f"log_std_{name} must be finite, got {number}")
         if log_std_bound not in ("clamp", "tanh"):
             raise ValueError(f"log_std_bound must be 'clamp' or 'tanh', got {log_std_bound!r}")
         if task_key not in TASK_KEYS:

@@ -4,6 +4,7 @@ Rakelly et al., "Efficient Off-Policy Meta-Reinforcement Learning via Probabilis
 Variables", ICML 2019.
 """
 
+import math
 from collections.abc import Sequence
 
 import gin
@@ -45,8 +46,8 @@ class LatentMLP(MLP):
             ValueError: as `MLP`, or if `last_bound` is not positive.
         """
         super().__init__(in_features, out_features, latent_dim, hidden=hidden, init=init)
-        if not last_bound > 0.0:
-            raise ValueError(f"last_bound must be positive, got {last_bound}")
+        if not 0.0 < last_bound < math.inf:
+            raise ValueError(f"last_bound must be positive and finite, got {last_bound}")
         if init in ("soft_module", "fan_in"):
             init_last_(self.linears()[-1], last_bound)
 

@@ -3,6 +3,8 @@
 Bing et al., "Meta-Reinforcement Learning in Non-Stationary and Dynamic Environments", 2022.
 """
 
+import math
+
 import gin
 import torch
 from torch import Tensor, nn
@@ -44,8 +46,8 @@ class MixturePrior(nn.Module):
         check_sizes(num_components=num_components, latent_dim=latent_dim)
         if kind not in KINDS:
             raise ValueError(f"kind must be one of {KINDS}, got {kind!r}")
-        if not scale > 0.0:
-            raise ValueError(f"scale must be positive, got {scale}")
+        if not 0.0 < scale < math.inf:
+            raise ValueError(f"scale must be positive and finite, got {scale}")
         self.kind = kind
         if kind == "learned":
             self.map = nn.Linear(num_components, 2 * latent_dim)

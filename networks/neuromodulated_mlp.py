@@ -4,6 +4,7 @@ Ben-Iwhiwhu et al., "Context meta-reinforcement learning via neuromodulation", N
 2022.
 """
 
+import math
 from collections.abc import Sequence
 
 import gin
@@ -59,8 +60,8 @@ class NeuromodulatedMLP(nn.Module):
         hidden = tuple(hidden)
         check_sizes(in_features=in_features, out_features=out_features, latent_dim=latent_dim)
         check_hidden(hidden)
-        if not last_bound > 0.0:
-            raise ValueError(f"last_bound must be positive, got {last_bound}")
+        if not 0.0 < last_bound < math.inf:
+            raise ValueError(f"last_bound must be positive and finite, got {last_bound}")
         widths = (in_features + latent_dim, *hidden)
         self.layers = nn.ModuleList(
             NeuromodulatedLinear(wide, tall, num_modulators=num_modulators, gate=gate)

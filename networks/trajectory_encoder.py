@@ -65,8 +65,8 @@ class TrajectoryEncoder(nn.Module):
         check_sizes(observation_dim=observation_dim, width=width, latent_dim=latent_dim)
         if pretrain_passes < 0:
             raise ValueError(f"pretrain_passes must not be negative, got {pretrain_passes}")
-        if not pretrain_lr > 0.0:
-            raise ValueError(f"pretrain_lr must be positive, got {pretrain_lr}")
+        if not 0.0 < pretrain_lr < math.inf:
+            raise ValueError(f"pretrain_lr must be positive and finite, got {pretrain_lr}")
         self.observation_dim = observation_dim
         self.width = width
         self.latent_dim = latent_dim

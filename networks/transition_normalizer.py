@@ -3,6 +3,8 @@
 Bing et al., "Meta-Reinforcement Learning in Broad and Non-Parametric Environments", 2021.
 """
 
+import math
+
 import gin
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -38,8 +40,8 @@ class TransitionNormalizer(nn.Module):
         """
         super().__init__()
         width = transition_width(observation_dim, action_dim)
-        if not epsilon > 0.0:
-            raise ValueError(f"epsilon must be positive, got {epsilon}")
+        if not 0.0 < epsilon < math.inf:
+            raise ValueError(f"epsilon must be positive and finite, got {epsilon}")
         self.epsilon = epsilon
         self.widths = (observation_dim, action_dim, 1, observation_dim)
         self.register_buffer("mean", torch.zeros(width))

@@ -4,6 +4,7 @@ As the environments of the MTRL library do it (Sodhani et al. 2021), whose exper
 Task-Specific Layers" (Somerville Roberts and Di 2024) repeats.
 """
 
+import math
 from typing import Any
 
 import gin
@@ -37,8 +38,8 @@ class RewardScaler:
             raise ValueError(f"RewardScaler.num_tasks must be at least 1, got {num_tasks}")
         if not 0.0 < rate < 1.0:
             raise ValueError(f"RewardScaler.rate must lie in (0, 1), got {rate}")
-        if not epsilon > 0.0:
-            raise ValueError(f"RewardScaler.epsilon must be positive, got {epsilon}")
+        if not 0.0 < epsilon < math.inf:
+            raise ValueError(f"RewardScaler.epsilon must be positive and finite, got {epsilon}")
         self.rate, self.epsilon = rate, epsilon
         self._mean = torch.zeros(num_tasks, dtype=torch.float64)
         self._variance = torch.ones(num_tasks, dtype=torch.float64)

@@ -1,6 +1,7 @@
 """EncoderSAC: what is trained by which loss, and in which order."""
 
 import copy
+import math
 from dataclasses import dataclass
 
 import pytest
@@ -173,7 +174,13 @@ def test_a_loaded_learner_goes_on_alike(parts, batch):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("encoder_lr", 0.0), ("encoder_smoothing", 0.0), ("encoder_smoothing", 2.0)]
+    ("name", "value"),
+    [
+        ("encoder_lr", 0.0),
+        ("encoder_lr", math.inf),
+        ("encoder_smoothing", 0.0),
+        ("encoder_smoothing", 2.0),
+    ],
 )
 def test_errors_name_the_argument(parts, name, value):
     with pytest.raises(ValueError, match=f"EncoderSAC.{name}.*{value}"):

@@ -1,6 +1,7 @@
 """SAC with latents against its formulas, row by row in double precision."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -165,6 +166,7 @@ def test_actions(build):
         ("discount", 1.0),
         ("smoothing", 0.0),
         ("lr", 0.0),
+        ("lr", math.inf),
         ("alpha", 0.0),
         ("max_norm", -1.0),
     ],

@@ -235,10 +235,11 @@ def test_weights_that_one_temperature_cannot_give_are_refused(dims, parts) -> No
 
 
 @pytest.mark.parametrize("option", ["steps_per_task", "floor", "bound"])
-def test_a_normaliser_that_would_give_nan_or_constants_is_refused(option) -> None:
+@pytest.mark.parametrize("value", [0, math.inf])
+def test_a_normaliser_that_would_give_nan_or_constants_is_refused(option, value) -> None:
     """Observations of one value are divided by the floor."""
-    with pytest.raises(ValueError, match=f"ObservationNormalizer.{option} must be positive, got 0"):
-        ObservationNormalizer(3, 2, **{option: 0})
+    with pytest.raises(ValueError, match=f"ObservationNormalizer.{option} .*got {value}"):
+        ObservationNormalizer(3, 2, **{option: value})
 
 
 def test_a_context_that_nobody_gives_is_refused(dims, parts) -> None:

@@ -1,6 +1,7 @@
 """What TIGR and CEMRL share: who is moved by what, which latents there are, and the state."""
 
 import copy
+import math
 from functools import partial
 
 import pytest
@@ -193,7 +194,7 @@ def test_metrics_are_detached_numbers(build, windows, kind):
 
 @BOTH
 @pytest.mark.parametrize(
-    ("name", "value"), [("lr", 0.0), ("max_norm", 0.0), ("next_latent", "both")]
+    ("name", "value"), [("lr", 0.0), ("lr", math.inf), ("max_norm", 0.0), ("next_latent", "both")]
 )
 def test_errors_name_the_argument(build, kind, name, value):
     with pytest.raises(ValueError, match=f"{kind.__name__}.{name}"):

@@ -1,6 +1,7 @@
 """Tests of the policy door."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -141,3 +142,12 @@ def test_bounds_of_log_sigma(bound):
 def test_unknown_bound():
     with pytest.raises(ValueError, match="log_std_bound"):
         Actor(4, 2, 3, trunk=small(MLP), log_std_bound="softplus")
+    for name in ("log_std_min", "log_std_max", "log_std_offset"):
+        with pytest.raises(ValueError, match=f"{name} must be finite, got -?inf"):
+            Actor(
+                4,
+                2,
+                3,
+                trunk=small(MLP),
+                **{name: -math.inf if name == "log_std_min" else math.inf},
+            )

@@ -208,8 +208,9 @@ def test_functional_copied_compiled_and_saved(kind):
 
 @TRUNKS
 def test_errors_name_the_argument(kind):
-    with pytest.raises(ValueError, match="last_bound.*0"):
-        kind(D, A, L, last_bound=0.0)
+    for bad in (0.0, math.inf):
+        with pytest.raises(ValueError, match=f"last_bound.*{bad}"):
+            kind(D, A, L, last_bound=bad)
     with pytest.raises(ValueError, match="hidden"):
         kind(D, A, L, hidden=())
     with pytest.raises(ValueError, match="0"):

@@ -1,5 +1,7 @@
 """The priors of a mixture's components."""
 
+import math
+
 import pytest
 import torch
 
@@ -38,7 +40,11 @@ def test_priors(kind):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"kind": "flat"}, "kind.*'flat'"), ({"scale": 0.0}, "scale.*0.0")],
+    [
+        ({"kind": "flat"}, "kind.*'flat'"),
+        ({"scale": 0.0}, "scale.*0.0"),
+        ({"scale": math.inf}, "scale.*inf"),
+    ],
 )
 def test_errors_name_the_argument(options, message):
     with pytest.raises(ValueError, match=message):

@@ -1,5 +1,7 @@
 """Tests of the trajectory encoder."""
 
+import math
+
 import pytest
 import torch
 
@@ -108,6 +110,7 @@ def test_summary_is_the_mixture_moment():
         ("latent_dim", {"latent_dim": 0}),
         ("pretrain_passes", {"pretrain_passes": -1}),
         ("pretrain_lr", {"pretrain_lr": 0.0}),
+        ("pretrain_lr", {"pretrain_lr": math.inf}),
     ],
 )
 def test_errors_name_the_argument(name, options):

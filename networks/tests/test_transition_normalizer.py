@@ -1,6 +1,7 @@
 """The normalisation of transitions."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -88,6 +89,7 @@ def test_statistics_travel_with_the_state():
     assert torch.equal(compiled(td), join(one(td)))
 
 
-def test_epsilon_is_checked():
-    with pytest.raises(ValueError, match="epsilon.*0"):
-        TransitionNormalizer(D, A, epsilon=0.0)
+@pytest.mark.parametrize("epsilon", [0.0, math.inf])
+def test_epsilon_is_checked(epsilon):
+    with pytest.raises(ValueError, match=f"epsilon.*{epsilon}"):
+        TransitionNormalizer(D, A, epsilon=epsilon)

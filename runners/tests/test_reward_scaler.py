@@ -80,7 +80,14 @@ def test_state_round_trip():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"num_tasks": 0}, {"rate": 0.0}, {"rate": 1.0}, {"epsilon": 0.0}, {"epsilon": math.nan}],
+    [
+        {"num_tasks": 0},
+        {"rate": 0.0},
+        {"rate": 1.0},
+        {"epsilon": 0.0},
+        {"epsilon": math.inf},
+        {"epsilon": math.nan},
+    ],
     ids=str,
 )
 def test_values_out_of_range(wrong):
