@@ -3,10 +3,13 @@
 import math
 
 
-def check_whole(argument: str, value: object, low: int) -> None:
-    """A whole number of at least `low`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise ValueError(f"{argument} must be a whole number of at least {low}, got {value!r}")
+def check_whole(argument: str, value: object, low: int, high: float = math.inf) -> None:
+    """A whole number of at least `low`, and at most `high`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        most = "" if high == math.inf else f" and at most {high}"
+        raise ValueError(
+            f"{argument} must be a whole number of at least {low}{most}, got {value!r}"
+        )
 
 
 def check_number(argument: str, value: object, low: float = -math.inf) -> None:

@@ -11,9 +11,13 @@ from typing import Any
 import gin
 from torch import Tensor
 
+from envs.arguments import check_whole
 from envs.episodes import Build, Task
 from envs.plane import SUCCESS_DISTANCE, build
 from envs.suite import Spec, Suite
+
+MOST = 10**5
+"""Of tasks, and of goals: all are listed."""
 
 
 @gin.configurable
@@ -44,13 +48,10 @@ class PointMassSuite(Suite):
         timeout: float = 60.0,
     ) -> None:
         super().__init__(workers=workers, timeout=timeout)
-        values = {"num_tasks": num_tasks, "horizon": horizon, "num_goals": num_goals}
-        for argument, value in {**values, "goal_seed": goal_seed}.items():
-            low = 0 if argument == "goal_seed" else 1
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise ValueError(
-                    f"{argument} must be a whole number of at least {low}, got {value!r}"
-                )
+        check_whole("num_tasks", num_tasks, 1, MOST)
+        check_whole("num_goals", num_goals, 1, MOST)
+        check_whole("horizon", horizon, 1)
+        check_whole("goal_seed", goal_seed, 0)
         self._num_tasks, self._horizon = num_tasks, horizon
         self._names = tuple(f"turn-{i}" for i in range(num_tasks))
         self._num_goals, self._goal_seed = num_goals, goal_seed

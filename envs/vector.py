@@ -13,6 +13,7 @@ from envs import plain
 from envs.arrays import Arrays, Rules, new_arrays, told
 from envs.engine import Engine
 from envs.episodes import Build, Chunk, Seed, Task
+from envs.errors import TaskError
 from envs.workers import WorkerPool
 
 STATE_FORMAT = 1
@@ -259,6 +260,9 @@ class VectorTasks(Vector):
         check: raises ValueError for tasks that `assign` must refuse.
         workers: worker processes; 0 steps in this process. The numbers are the same.
         timeout: seconds after which a worker counts as hung.
+
+    Raises:
+        TaskError: The system refuses a process or its memory, or a simulator breaks the rules.
     """
 
     def __init__(
@@ -273,7 +277,13 @@ class VectorTasks(Vector):
         timeout: float = 60.0,
     ) -> None:
         if workers:
-            pool = WorkerPool(build, tasks, seeds, rules, workers, timeout)
+            try:
+                pool = WorkerPool(build, tasks, seeds, rules, workers, timeout)
+            except OSError as error:
+                raise TaskError(
+                    f"no worker process could be started for environments ({error}); allow more "
+                    "open files (ulimit -n), processes or shared memory, or bind workers = 0"
+                ) from error
             super().__init__(pool, pool.arrays, tasks, rules, check)
         else:
             arrays = new_arrays(len(tasks), rules)

@@ -104,8 +104,9 @@ def warn_of_broken(metrics: Mapping[str, float]) -> None:
     """Say that episodes broke off, which the scores alone do not show."""
     if broken := metrics.get("eval/broken_episodes"):
         log.warning(
-            "%d episodes of this evaluation broke off: a simulator broke down in them, or gave "
-            "numbers that are not finite (eval/broken_episodes)",
+            "%d episodes of this evaluation broke off: a simulator broke down in them or gave "
+            "numbers that are not finite, or their worker process was replaced "
+            "(eval/broken_episodes)",
             broken,
         )
 

@@ -32,7 +32,7 @@ def read_records(path: Path | str) -> list[Record]:
     """
     records = []
     try:
-        text = Path(path).read_text(encoding="utf-8", errors="replace")
+        text = Path(path).read_text(encoding="utf-8-sig", errors="replace")
     except FileNotFoundError:
         return []
     for line in text.splitlines():

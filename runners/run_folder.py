@@ -109,7 +109,8 @@ class RunFolder:
         text = self.path / "config.gin"
         if not text.is_file():
             raise ConfigError(
-                f"--workdir: {self.path} is not empty and holds no run; choose another --workdir"
+                f"--workdir: {self.path} is not empty and holds no run (no config.gin); choose "
+                "another --workdir"
             )
         try:
             before = bindings(text.read_text())

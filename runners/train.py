@@ -76,9 +76,9 @@ def run(values: flags.FlagValues) -> int:
     except config.ConfigError as error:
         return wrong(error.line())
     except TaskError as error:
-        return wrong(str(error))
+        return wrong(str(error).splitlines()[0])  # gin adds where it was called
     except UnwrittenError as error:
-        wrong(str(error).splitlines()[0])  # gin adds where it was called
+        wrong(str(error).splitlines()[0])
         return FAILED
     return RESUMABLE if status == training.INTERRUPTED else FINISHED
 

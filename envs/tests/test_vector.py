@@ -281,6 +281,8 @@ def test_gymnasium_tells_what_tensordict_tells_and_keeps_it():
         ({"num_tasks": "2"}, "num_tasks"),
         ({"horizon": 0}, "horizon"),
         ({"num_goals": 0}, "num_goals"),
+        ({"num_goals": 2**31}, "num_goals.*100000"),
+        ({"num_tasks": 10**9}, "num_tasks.*100000"),
         ({"goal_seed": -1}, "goal_seed"),
         ({"workers": -1}, "workers"),
         ({"timeout": 0}, "timeout"),

@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import torch
 
 from envs.arrays import Rules
 from envs.episodes import Seed
+from envs.errors import TaskError
 from envs.plane import build
 from envs.point_mass import PointMassSuite
 from envs.vector import VectorTasks
@@ -259,6 +261,15 @@ def test_a_script_without_a_guard_ends_with_an_error(tmp_path):
     )
     assert found.returncode == 1 and "worker did not start" in found.stderr
     assert "__main__" in found.stderr  # what multiprocessing says of it
+
+
+def test_what_the_system_refuses_is_one_line(monkeypatch):
+    def refuse(process):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", refuse)
+    with pytest.raises(TaskError, match="Too many open files.*ulimit -n.*workers = 0"):
+        PointMassSuite(3, workers=2).vector()
 
 
 SCRIPT = """
