@@ -61,7 +61,7 @@ class LayerRecorder:
 
     def begin(self) -> None:
         """Forget everything."""
-        self._steps: dict[str, list[dict[str, Tensor]]] = {}
+        self._steps: dict[str, list[list[dict[str, Tensor]]]] = {}  # by adaptation step, group
 
     def check(self, learner: Watched) -> None:
         """TypeError unless the learner's policy tells its representations."""
@@ -74,12 +74,28 @@ class LayerRecorder:
             )
 
     @torch.no_grad()
-    def see(self, learner: Watched, split: str, experience: TensorDict, latent: Tensor) -> None:
-        """Keep the episodes of one more adaptation step.
+    def width(self, learner: Watched, observation: Tensor, latent: Tensor) -> int:
+        """How many numbers are kept for a time step.
+
+        Args:
+            learner: the policy's owner.
+            observation: `[tasks, episodes, time, observation_dim]`, any.
+            latent: `[tasks, latent_dim]`, any.
+        """
+        told = _representations(learner, observation, latent).values()
+        others = observation.shape[-1] + 3  # reward, success and mask
+        return others + sum(value[:1, :1, :1].numel() for value in told)
+
+    @torch.no_grad()
+    def see(
+        self, learner: Watched, split: str, step: int, experience: TensorDict, latent: Tensor
+    ) -> None:
+        """Keep the episodes of some more tasks at an adaptation step.
 
         Args:
             learner: the policy's owner.
             split: what to keep them under.
+            step: adaptations before; for each group of tasks 0, 1, 2 and so on.
             experience: `[tasks, episodes, time]` with "observation", ("next", "reward"),
                 ("next", "success") and "mask", False behind the end of an episode.
             latent: `[tasks, latent_dim]`, those that the episodes were run with.
@@ -99,7 +115,10 @@ class LayerRecorder:
         told["mask"] = mask.cpu()
         if not learner.adapts_weights:
             told["context"] = latent.cpu()
-        self._steps.setdefault(split, []).append(told)
+        steps = self._steps.setdefault(split, [])
+        if step == len(steps):
+            steps.append([])
+        steps[step].append(told)
 
     def summary(self) -> dict[str, Tensor]:
         """All that was seen; time is that of the longest episode, and zeros stand behind the ends.
@@ -113,9 +132,11 @@ class LayerRecorder:
             `context` `[tasks, steps, num_context]`, if there are contexts.
         """
         return {
-            f"{split}/{name}": _stacked([step[name] for step in steps], timed=name != "context")
+            f"{split}/{name}": _stacked(
+                [[told[name] for told in step] for step in steps], timed=name != "context"
+            )
             for split, steps in self._steps.items()
-            for name in steps[0]
+            for name in steps[0][0]
         }
 
 
@@ -139,13 +160,18 @@ def _cleared(values: Tensor, mask: Tensor) -> Tensor:
     return values.masked_fill(~mask.view(*mask.shape, *extra), 0)
 
 
-def _stacked(steps: Sequence[Tensor], timed: bool) -> Tensor:
-    """The steps behind the tasks; shorter times filled up."""
+def _stacked(steps: Sequence[Sequence[Tensor]], timed: bool) -> Tensor:
+    """Groups of tasks one after the other, the steps behind them; shorter times filled up."""
     if not timed:
-        return torch.stack(list(steps), 1)
-    longest = max(step.shape[2] for step in steps)
-    tasks, episodes, _, *width = steps[0].shape
-    whole = steps[0].new_zeros(tasks, len(steps), episodes, longest, *width)
+        return torch.stack([torch.cat(list(step)) for step in steps], 1)
+    tasks = sum(len(group) for group in steps[0])
+    longest = max(group.shape[2] for step in steps for group in step)
+    _, episodes, _, *width = steps[0][0].shape
+    whole = steps[0][0].new_zeros(tasks, len(steps), episodes, longest, *width)
     for number, step in enumerate(steps):
-        whole[:, number, :, : step.shape[2]] = step
+        first = 0
+        for group in step:
+            rows = slice(first, first + len(group))
+            whole[rows, number, :, : group.shape[2]] = group
+            first += len(group)
     return whole

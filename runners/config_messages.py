@@ -9,6 +9,7 @@ from typing import Any
 from gin import config as gin_config
 
 from runners.ownership import hidden_package, is_own, undecorated
+from runners.status import memory_lack
 
 MISUSE = (TypeError, KeyError, AttributeError, AssertionError)
 """What a part raises that is given something other than it expects; if gin called it."""
@@ -26,13 +27,11 @@ def building_error(error: Exception) -> str | None:
         )
     calls = re.findall(r"In call to configurable '(\w+)'", text)
     prefix = f"{calls[0]}: " if calls and calls[0] not in first else ""
-    if isinstance(error, MemoryError) or "allocate" in first or "out of memory" in first:
-        size = re.search(r"allocate (\d+) bytes", text)
-        asked = f" ({int(size[1]) / 2**30:.0f} GiB asked for)" if size else ""
+    if lack := memory_lack(error):
         fix = "REPLAY_CAPACITY (TaskReplay.capacity) or the networks' sizes"
         if calls and calls[0].endswith("Suite"):
             fix = "the sizes that are bound to it"
-        return f"{prefix}not enough memory{asked}; lower {fix}"
+        return f"{prefix}{lack}; lower {fix}"
     if factory := re.match(r"(\w+)\.__init__\(\) missing \d+ required positional", first):
         return f"{first}; to be called later it is bound without parentheses: @{factory[1]}"
     by_calls = isinstance(error, (RuntimeError, *MISUSE)) and bool(calls)

@@ -168,7 +168,7 @@ def _sizes(learner: nn.Module, loop: Any, bound: dict[str, Any]) -> Table:
     rows = {
         "learner, with gradients and optimizer": wanted.learner,
         f"replay when full, on {wanted.replay_device}": wanted.replay,
-        "main memory at the peak (while saving)": wanted.memory,
+        "main memory of both at the peak (while saving)": wanted.memory,
         "one checkpoint, replay full": wanted.checkpoint,
         "disk: checkpoints and logs": wanted.disk,
     }

@@ -10,6 +10,7 @@ from runners import config
 from runners.config import ConfigError
 from runners.evaluation_results import Table, warn_of_broken
 from runners.saved_run import SavedRun
+from runners.status import memory_lack
 
 LATENTS = ("PosteriorEvaluator.latents", "WindowEvaluator.latents")
 TASKS = "MetaEvaluator.num_tasks"
@@ -85,10 +86,10 @@ def evaluate(
         raise ConfigError("--activation_episodes does nothing without --activations")
     if protocol not in PROTOCOLS:
         raise ConfigError(f"--protocol={protocol}: one of {', '.join(PROTOCOLS)}")
-    if protocol != "run" and (activations or episodes is not None or tasks is not None):
+    if protocol != "run" and (episodes is not None or tasks is not None):
         raise ConfigError(
-            f"--protocol={protocol} has its own tasks and number of episodes, and groups of tasks, "
-            "which cannot be recorded; leave out --tasks, --episodes and --activations, or this"
+            f"--protocol={protocol} has its own tasks and number of episodes; leave out --tasks "
+            "and --episodes, or this"
         )
     bindings = PROTOCOLS[protocol] + _recording(activations, activation_episodes, latents)
     if tasks is not None:
@@ -102,11 +103,21 @@ def evaluate(
             "not; leave the flag out"
         )
     if tasks is not None:
-        _check_tasks(tasks, saved, evaluator, unread)
-        if tasks > AT_ONCE and evaluator.tasks_at_once is None and evaluator.recorder is None:
+        if TASKS in unread:
+            raise ConfigError(
+                "--tasks is for runs of CAVIA and MAML; this one's evaluator draws none: leave it "
+                "out"
+            )
+        if tasks > AT_ONCE and evaluator.tasks_at_once is None:
             evaluator.tasks_at_once = AT_ONCE
     if activations and (text := _unfit(evaluator, saved.learner, unread)):
         raise ConfigError(text)
+    try:
+        evaluator.check(saved.suite, saved.learner)
+    except (TypeError, ValueError) as error:
+        given = {"tasks": tasks, "episodes": episodes}
+        flags = [f"--{what}={number}" for what, number in given.items() if number is not None]
+        raise ConfigError(": ".join([*flags, str(error)])) from error
     if latents and set(LATENTS) <= set(unread):
         raise ConfigError(
             "--latents: this run's evaluator is none of a learner that infers tasks (PEARL, TIGR, "
@@ -114,6 +125,12 @@ def evaluate(
         )
     try:
         metrics = evaluator(saved.suite, saved.learner)
+    except Exception as error:
+        if lack := memory_lack(error):
+            raise ConfigError(
+                f"the evaluation: {lack}; lower --episodes, --tasks or --activation_episodes"
+            ) from error
+        raise
     finally:
         evaluator.close()
     warn_of_broken(metrics)
@@ -147,18 +164,6 @@ def _recording(activations: bool, activation_episodes: int | None, latents: bool
     if activation_episodes is not None:
         lines.append(f"LayerRecorder.episodes = {activation_episodes}")
     return lines
-
-
-def _check_tasks(tasks: int, saved: SavedRun, evaluator: Any, unread: Sequence[str]) -> None:
-    """Refuse --tasks where no tasks are drawn, and numbers that cannot be drawn."""
-    if TASKS in unread:
-        raise ConfigError(
-            "--tasks is for runs of CAVIA and MAML; this one's evaluator draws none: leave it out"
-        )
-    try:
-        evaluator.check(saved.suite, saved.learner)
-    except ValueError as error:
-        raise ConfigError(f"--tasks={tasks}: {error}") from error
 
 
 def _unfit(evaluator: Any, learner: Any, unread: Sequence[str]) -> str:

@@ -14,10 +14,6 @@ FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Error numbers that say the disk, the quota or the file system has no room left."""
 
 
-class UnwrittenError(RuntimeError):
-    """A run came to its end, and its last checkpoint or its policy could not be written."""
-
-
 def disk_is_full(error: OSError) -> bool:
     """Whether `error` means that nothing more fits, which passes once somebody makes room."""
     return error.errno in FULL_DISK

@@ -25,13 +25,22 @@ SPLITS = ("train", "test")
 class Recorder(Protocol):
     """Is shown the episodes of an evaluation, after each step of it."""
 
+    episodes: int | None
+    """How many of each task and step are kept; None: all."""
+
     def begin(self) -> None:
         """Forget the last evaluation."""
 
     def check(self, learner: Any) -> None:
         """TypeError if this learner cannot be recorded."""
 
-    def see(self, learner: Any, split: str, experience: TensorDict, latent: Tensor) -> None:
+    def width(self, learner: Any, observation: Tensor, latent: Tensor) -> int:
+        """How many numbers are kept for a time step, told from any one."""
+        ...
+
+    def see(
+        self, learner: Any, split: str, step: int, experience: TensorDict, latent: Tensor
+    ) -> None:
         """Take in the episodes `[tasks, episodes, time]` that were run with these latents."""
 
     def summary(self) -> dict[str, Tensor]:
@@ -82,11 +91,6 @@ class MetaEvaluator(RolloutEvaluator):
         given = {name: number for name, number in limits.items() if number is not None}
         given |= {"adaptations": adaptations, "episodes": episodes}
         check_numbers("MetaEvaluator", given, episodes_at_once)
-        if recorder is not None and tasks_at_once is not None:
-            raise ValueError(
-                "MetaEvaluator.tasks_at_once must be None with a recorder, which sees all tasks at "
-                f"once, got {tasks_at_once}"
-            )
         splits = tuple(splits)
         if not splits or not set(splits) <= set(SPLITS) or len(set(splits)) < len(splits):
             raise ValueError(f"MetaEvaluator.splits must be among {SPLITS}, got {splits}")
@@ -134,14 +138,33 @@ class MetaEvaluator(RolloutEvaluator):
             TypeError: a learner that the recorder cannot record.
         """
         check_evaluator("MetaEvaluator", learner, ON_POLICY)
+        drawn = []
         for split in self.splits:
+            number = len(suite.each(split)) if self.num_tasks is None else self.num_tasks
+            at_once = min(number, self.tasks_at_once or number)
+            fix = "num_tasks (META_BATCH) or episodes (TEST_EPISODES)"
+            check_fits("MetaEvaluator", suite, at_once, self.episodes, fix=fix)
             if self.num_tasks is not None:
-                at_once = min(self.num_tasks, self.tasks_at_once or self.num_tasks)
-                fix = "num_tasks (META_BATCH) or episodes (TEST_EPISODES)"
-                check_fits("MetaEvaluator", suite, at_once, self.episodes, fix=fix)
                 check_draw("MetaEvaluator.num_tasks", suite, self.num_tasks, split)
+            drawn.append(number)
         if self.recorder is not None:
             self.recorder.check(learner)
+            self._check_record(suite, learner, self.recorder, sum(drawn))
+
+    def _check_record(self, suite: Any, learner: Any, recorder: Recorder, num_tasks: int) -> None:
+        """Refuse a record that does not fit into memory; it is there twice as it is written."""
+        device = device_of(learner)
+        observation = torch.zeros(1, 1, 1, suite.spec.observation_dim, device=device)
+        width = recorder.width(learner, observation, learner.prior(1)["latent"].to(device))
+        check_fits(
+            "MetaEvaluator.recorder",
+            suite,
+            num_tasks,
+            min(self.episodes, recorder.episodes or self.episodes),
+            copies=2 * (self.adaptations + 1),
+            width=width,
+            fix="LayerRecorder.episodes (--activation_episodes)",
+        )
 
     @property
     def _first(self) -> str:
@@ -182,15 +205,20 @@ class MetaEvaluator(RolloutEvaluator):
 
     def _run(self, split: str, rollouts: Rollouts, learner: Any) -> None:
         number, parts = len(self._tasks[split]), []
+        known = number  # tasks that are not yet run; what comes behind them only fills up
         for tasks in self._groups(split, rollouts.num_tasks):
-            parts.append(self._adapted(split, tasks, rollouts, learner))
+            parts.append(self._adapted(split, tasks, known, rollouts, learner))
+            known -= len(tasks)
         together = (torch.cat(each)[:number] for each in zip(*parts, strict=True))
         self.returns[split], self.successes[split], self.last_successes[split] = together
 
     def _adapted(
-        self, split: str, tasks: Sequence[Any], rollouts: Rollouts, learner: Any
+        self, split: str, tasks: Sequence[Any], known: int, rollouts: Rollouts, learner: Any
     ) -> list[Tensor]:
-        """Returns, successes and last ones of some tasks, `[tasks, steps, episodes]` each."""
+        """Returns, successes and last ones of some tasks, `[tasks, steps, episodes]` each.
+
+        Of the tasks, `known` are shown to the recorder.
+        """
         latent = learner.prior(len(tasks)).to(device_of(learner))
         scores: list[tuple[Tensor, Tensor, Tensor]] = []
         while True:
@@ -198,8 +226,8 @@ class MetaEvaluator(RolloutEvaluator):
             ends = successes(experience, last=True)
             scores.append((returns(experience), successes(experience), ends))
             if self.recorder is not None:
-                known = len(self._tasks[split])  # what comes after them only fills up
-                self.recorder.see(learner, split, experience[:known], latent["latent"][:known])
+                step, seen = len(scores) - 1, experience[:known]
+                self.recorder.see(learner, split, step, seen, latent["latent"][:known])
             if len(scores) > self.adaptations:
                 return [torch.stack(part, 1).double().cpu() for part in zip(*scores, strict=True)]
             latent = learner.adapt(experience, latent)

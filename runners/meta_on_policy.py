@@ -49,6 +49,7 @@ class MetaOnPolicyLoop:
 
     unit, counted = "iterations", "each with one update"
     collected = "the episodes of one iteration"
+    sizes = "tasks_per_iteration (META_BATCH) or episodes_per_task (EPISODES)"
     pending = closing = False
     replay = None
 
@@ -73,9 +74,8 @@ class MetaOnPolicyLoop:
         }
         check_numbers("MetaOnPolicyLoop", numbers, episodes_at_once)
         check_loop("MetaOnPolicyLoop", learner, ON_POLICY)
-        sizes = tasks_per_iteration, episodes_per_task
-        fix = "tasks_per_iteration (META_BATCH) or episodes_per_task (EPISODES)"
-        check_fits("MetaOnPolicyLoop", suite, *sizes, copies=2, fix=fix)
+        amounts = tasks_per_iteration, episodes_per_task
+        check_fits("MetaOnPolicyLoop", suite, *amounts, copies=2, fix=self.sizes)
         check_draw("MetaOnPolicyLoop.tasks_per_iteration", suite, tasks_per_iteration, "train")
         keep_freed_memory()
         self.suite, self.learner, self.log_interval = suite, learner, log_interval

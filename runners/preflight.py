@@ -102,6 +102,11 @@ def amount(size: float) -> str:
     return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / 2**20:.0f} MiB"
 
 
+def to_lower(loop: Any) -> str:
+    """The bindings to lower where a run takes too much memory."""
+    return str(getattr(loop, "sizes", "REPLAY_CAPACITY or BATCH_SIZE"))
+
+
 def too_much(wanted: float) -> str:
     """What is wrong with taking so many bytes of main memory; "" if they are there."""
     free = free_memory()

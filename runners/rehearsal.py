@@ -29,9 +29,9 @@ from runners.learner_checks import (
     last_calls,
 )
 from runners.parts import Parts
-from runners.preflight import Needs, amount, free_disk, free_memory
+from runners.preflight import Needs, amount, free_disk, free_memory, to_lower
 from runners.progress import duration
-from runners.status import failure_reason
+from runners.status import failure_reason, memory_lack
 
 STEPS, UPDATES = 3, 3
 SLOW = 2.0
@@ -65,7 +65,7 @@ def rehearse(
     _check_protocol(parts.suite)
     seconds["checks"] = time.perf_counter() - started
     loop, evaluator = parts.loop, parts.evaluator
-    with _in_a_line(f"{type(loop).__name__} with {type(parts.learner).__name__}"):
+    with _in_a_line(f"{type(loop).__name__} with {type(parts.learner).__name__}", to_lower(loop)):
         names = [task.name for task in parts.suite.tasks()]
         check = functools.partial(check_metrics, parts.learner, names)
         with last_calls(parts.learner, ("act", *TRAINING), check) as calls:
@@ -82,13 +82,20 @@ def rehearse(
 
 
 @contextmanager
-def _in_a_line(whose: str) -> Iterator[None]:
-    """Say of an exception what it is; a `ConfigError` adds the place in code of the user's."""
+def _in_a_line(whose: str, lower: str = "the sizes that are bound to it") -> Iterator[None]:
+    """Say of an exception what it is; a `ConfigError` adds the place in code of the user's.
+
+    Args:
+        whose: it is.
+        lower: the sizes to lower if it is one of too little memory.
+    """
     try:
         yield
     except (ConfigError, TaskError):
         raise
     except Exception as error:
+        if lack := memory_lack(error):
+            raise ConfigError(f"{whose}: {lack}; lower {lower}") from error
         kind, said = type(error).__name__, failure_reason(error)
         said = said if said.startswith(kind) else f"{kind}: {said}"
         raise ConfigError(

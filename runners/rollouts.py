@@ -176,7 +176,14 @@ def check_numbers(owner: str, numbers: Mapping[str, int], at_once: int | None) -
 
 
 def check_fits(
-    owner: str, suite: Any, num_tasks: int, episodes: int, *, copies: int = 1, fix: str
+    owner: str,
+    suite: Any,
+    num_tasks: int,
+    episodes: int,
+    *,
+    copies: int = 1,
+    width: int | None = None,
+    fix: str,
 ) -> None:
     """Refuse more episodes than fit into memory, before anything is made for each of them.
 
@@ -186,13 +193,14 @@ def check_fits(
         num_tasks: how many tasks at once.
         episodes: of each.
         copies: how many such collections there are at a time.
+        width: numbers kept for a time step; None for those of `Rollouts`.
         fix: the bindings to lower.
 
     Raises:
         ValueError: with the sizes.
     """
     spec = suite.spec
-    numbers = spec.observation_dim + spec.action_dim + len(KEPT)
+    numbers = spec.observation_dim + spec.action_dim + len(KEPT) if width is None else width
     if said := too_much(4.0 * numbers * spec.horizon * episodes * num_tasks * copies):
         sizes = f"{num_tasks:,} tasks with {episodes:,} episodes each"
         raise ValueError(f"{owner}, {sizes}: {said}; lower {fix}")

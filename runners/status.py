@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import socket
 import sys
 import time
@@ -75,6 +76,20 @@ def failure_reason(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]  # some say nothing
     text = f"{lines[0]} {lines[-1].strip()}" if lines[0].endswith(":") and lines[1:] else lines[0]
     return f"KeyError: {text}" if isinstance(error, KeyError) else text  # it says the key alone
+
+
+class ScarcityError(RuntimeError):
+    """A run that has begun cannot go on, or not end, for want of disk or memory."""
+
+
+def memory_lack(error: BaseException) -> str:
+    """What an exception of too little memory says, on a CPU or a GPU; "" of any other one."""
+    text = str(error)
+    first = text.splitlines()[0] if text else ""
+    if not isinstance(error, MemoryError) and not re.search("allocate|out of memory", first):
+        return ""
+    size = re.search(r"allocate (\d+) bytes", text)
+    return "not enough memory" + (f" ({int(size[1]) / 2**30:.0f} GiB asked for)" if size else "")
 
 
 def read_status(folder: Path | str) -> dict[str, Any] | None:

@@ -25,7 +25,7 @@ from runners.command_line import (
     run_program,
     wrong,
 )
-from runners.files import UnwrittenError
+from runners.status import ScarcityError
 
 
 def define_flags() -> flags.FlagValues:
@@ -77,7 +77,7 @@ def run(values: flags.FlagValues) -> int:
         return wrong(error.line())
     except TaskError as error:
         return wrong(str(error).splitlines()[0])  # gin adds where it was called
-    except UnwrittenError as error:
+    except ScarcityError as error:
         wrong(str(error).splitlines()[0])
         return FAILED
     return RESUMABLE if status == training.INTERRUPTED else FINISHED

@@ -23,7 +23,7 @@ from runners.checkpoint import Checkpointer, CheckpointError, ConfigMismatch
 from runners.config import ConfigError
 from runners.devices import named_device
 from runners.evaluation import Evaluator
-from runners.files import UnwrittenError, disk_is_full
+from runners.files import disk_is_full
 from runners.health import NonFiniteError
 from runners.logs import Logger
 from runners.manifest import DamagedError
@@ -39,8 +39,10 @@ from runners.status import (
     FAILED,
     INTERRUPTED,
     RUNNING,
+    ScarcityError,
     failure_reason,
     log_file,
+    memory_lack,
     write_status,
 )
 from runners.storage import save_state
@@ -246,7 +248,7 @@ def _run(
                 parts.recorder.wait(lambda: signals.requested)
             return DONE
         if finished:  # to try again at once would come to the same
-            raise UnwrittenError(
+            raise ScarcityError(
                 f"the end of the run could not be written to {run.path}, and the log says why; "
                 "free disk space, for example, and give the same command again"
             )
@@ -265,11 +267,10 @@ def _run(
             (run.path / "failure").mkdir(exist_ok=True)
             for name, state in states.items():
                 save_state(run.path / "failure", name, state)
-        if isinstance(error, MemoryError | torch.OutOfMemoryError):
-            size = preflight.needs(parts.learner, loop, parts.checkpointer).memory / preflight.GIB
-            raise RuntimeError(
-                f"out of memory: replay and learner take {size:.1f} GiB; lower REPLAY_CAPACITY or "
-                "BATCH_SIZE"
+        if lack := memory_lack(error):
+            size = preflight.amount(preflight.needs(parts.learner, loop, parts.checkpointer).memory)
+            raise ScarcityError(
+                f"{lack}: replay and learner take {size}; lower {preflight.to_lower(loop)}"
             ) from error
         raise
     finally:

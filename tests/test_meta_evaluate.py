@@ -141,8 +141,11 @@ def test_many_tasks_are_run_in_groups(runs, sizes):
         path = run / "eval" / f"evaluate_2_tasks_{tasks}_seed_5.json"
         splits = json.loads(path.read_text())["splits"]
         assert [len(there["tasks"]) for there in splits.values()] == [tasks, tasks]
-    assert call(run, "--tasks=12", "--activations") == 0  # which sees all tasks at once
-    assert sizes == [5, 5, 12]
+    plain = path.read_text()
+    assert call(run, "--tasks=12", "--seed=5", "--activations") == 0  # which changes nothing
+    assert sizes == [5, 5, 5] and path.read_text() == plain
+    with np.load(path.with_name(f"{path.stem}_activations.npz")) as arrays:
+        assert len(arrays["test/layer_1/output"]) == 12
 
 
 def test_the_runs_own_number_of_tasks_at_once_stays(tmp_path, sizes):
@@ -239,7 +242,7 @@ def test_the_part_file_records_in_training(tmp_path, monkeypatch):
     run = tmp_path / "recorded" / "seed_0"
     with np.load(run / "eval" / "2_activations.npz") as arrays:
         assert arrays["train/layer_2/output"].shape[:3] == (3, 3, 1)
-    monkeypatch.setattr(evaluating, "AT_ONCE", 4)  # a recorder sees all tasks at once
+    monkeypatch.setattr(evaluating, "AT_ONCE", 3)  # the recorder puts the groups together
     assert call(run, "--tasks=5") == 0
     with np.load(run / "eval" / "evaluate_2_tasks_5_seed_0_activations.npz") as arrays:
         assert arrays["train/layer_2/output"].shape[:3] == (5, 3, 1)
@@ -279,7 +282,7 @@ def test_the_protocol_of_meta_world_is_not_for_other_runs(runs, capsys):
     assert out == "" and error.count("\n") == 1 and "ML1, ML10 and ML45" in error
 
 
-@pytest.mark.parametrize("flag", ["--tasks=2", "--episodes=2", "--activations"])
+@pytest.mark.parametrize("flag", ["--tasks=2", "--episodes=2"])
 def test_the_protocol_of_meta_world_decides_what_is_run(flag, runs, capsys):
     run = runs("push")
     capsys.readouterr()

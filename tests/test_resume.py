@@ -18,9 +18,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from runners import checkpoint_files, files, manifest, storage, train, training
+from runners import checkpoint_files, evaluate, files, manifest, storage, train, training
 from runners.checkpoint import Checkpointer, read_part, steps_in
 from runners.evaluation import Evaluator
+from runners.meta_evaluation import MetaEvaluator
+from runners.meta_on_policy import MetaOnPolicyLoop
 from runners.off_policy import OffPolicyLoop
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -417,6 +419,38 @@ def test_a_run_whose_end_does_not_fit_on_the_disk_is_not_done(lost, tmp_path, mo
     assert last.name == "step_000000000100" and (folder / "policy/policy.json").is_file()
 
 
+@pytest.mark.parametrize(
+    ("case", "lower"), [("sac", "REPLAY_CAPACITY or BATCH_SIZE"), ("cavia", "(META_BATCH) or")]
+)
+def test_memory_that_runs_out_is_one_line(case, lower, tmp_path, monkeypatch, capsys):
+    """In a run, in a dry run and in an evaluation, each with what to lower; all can be repeated."""
+
+    def greedy(*_):
+        torch.empty(2**46)
+
+    def told():
+        lines = capsys.readouterr().err.splitlines()
+        return [line for line in lines if line.startswith("error: ")][0]
+
+    loop = {"sac": OffPolicyLoop, "cavia": MetaOnPolicyLoop}[case]
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "__next__", greedy)
+        assert train.main(flags_of(case, tmp_path)) == 1
+    folder = folder_of(case, tmp_path)
+    asked = "not enough memory (262144 GiB asked for)"
+    assert f"{asked}: replay and learner take" in (line := told()) and lower in line
+    assert json.loads((folder / "status.json").read_text())["state"] == "FAILED"
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "rehearse", greedy)
+        assert train.main([*flags_of(case, tmp_path), "--dry_run"]) == 2
+    assert f"{asked}; lower" in (line := told()) and lower in line
+    trained(case, tmp_path)
+    kind = {"sac": Evaluator, "cavia": MetaEvaluator}[case]
+    monkeypatch.setattr(kind, "__call__", greedy)
+    assert evaluate.main(["evaluate", str(folder)]) == 2
+    assert f"the evaluation: {asked}; lower --episodes" in told()
+
+
 def test_a_failure_without_a_message_is_told_by_its_name(tmp_path, monkeypatch):
     def failed(loop):
         raise EOFError
@@ -495,12 +529,15 @@ def test_a_flipped_byte_is_caught_and_the_older_checkpoint_used(tmp_path, whole)
     assert_same_run(one, folder)
 
 
-def trained(case, workdir, code=0, **changes):
-    """The folder of a run in this process that ends with `code`, and its last checkpoint."""
+def flags_of(case, workdir, **changes):
     file, values = CASES[case]
     bindings = [f"--gin={name} = {value}" for name, value in {**values, **changes}.items()]
-    flags = ["train", f"--gin_file={file}", *bindings, f"--workdir={workdir}", "--seed=5"]
-    assert train.main(flags) == code
+    return ["train", f"--gin_file={file}", *bindings, f"--workdir={workdir}", "--seed=5"]
+
+
+def trained(case, workdir, code=0, **changes):
+    """The folder of a run in this process that ends with `code`, and its last checkpoint."""
+    assert train.main(flags_of(case, workdir, **changes)) == code
     folder = folder_of(case, workdir)
     return folder, folder / "checkpoints" / f"step_{newest(folder):012d}"
 

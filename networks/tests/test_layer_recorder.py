@@ -65,8 +65,8 @@ def experience(time, seed=0):
 def test_each_number_is_that_of_its_task_step_episode_and_time(kind, adapts_weights, distribution):
     owner, recorder = learner(kind, adapts_weights, distribution=distribution), LayerRecorder()
     steps = [(experience(5 + step, step), latents(owner)) for step in range(3)]
-    for seen, latent in steps:
-        recorder.see(owner, "test", seen, latent)
+    for number, (seen, latent) in enumerate(steps):
+        recorder.see(owner, "test", number, seen, latent)
     summary = recorder.summary()
     mask = summary["test/mask"]
     assert mask.shape == (TASKS, 3, EPISODES, 7)
@@ -105,7 +105,7 @@ def test_the_distribution_is_that_of_the_policy(kind):
     owner, seen = learner(kind, adapts_weights=True), experience(5)
     latent = latents(owner)
     recorder = LayerRecorder()
-    recorder.see(owner, "test", seen, latent)
+    recorder.see(owner, "test", 0, seen, latent)
     mean, mask = recorder.summary()["test/head/mean"][:, 0], seen["mask"]
     for task in range(TASKS):
         weights = owner.weights.unflatten(latent[task])
@@ -118,7 +118,7 @@ def test_nothing_else_is_changed():
     latent, copy = latents(owner), seen.clone()
     before = {name: value.clone() for name, value in owner.policy.state_dict().items()}
     state = torch.get_rng_state()
-    LayerRecorder().see(owner, "train", seen, latent)
+    LayerRecorder().see(owner, "train", 0, seen, latent)
     assert torch.equal(torch.get_rng_state(), state)
     assert (seen == copy).all()
     for name, value in owner.policy.state_dict().items():
@@ -130,16 +130,35 @@ def test_only_the_first_episodes():
     owner, seen = learner(), experience(5)
     latent, few, all_of_them = latents(owner), LayerRecorder(episodes=2), LayerRecorder(episodes=9)
     for recorder in (few, all_of_them):
-        recorder.see(owner, "test", seen, latent)
+        recorder.see(owner, "test", 0, seen, latent)
     for name, value in few.summary().items():
         whole = all_of_them.summary()[name]
         torch.testing.assert_close(value, whole if "context" in name else whole[:, :, :2])
 
 
+@KINDS
+@pytest.mark.parametrize("adapts_weights", [False, True], ids=["context", "weights"])
+def test_groups_of_tasks_are_as_all_at_once(kind, adapts_weights):
+    """Step by step each, and of as many numbers as `width` says."""
+    owner, groups, together = learner(kind, adapts_weights), LayerRecorder(), LayerRecorder()
+    steps = [(experience(5 + step, step), latents(owner)) for step in range(2)]
+    for rows in (slice(0, 2), slice(2, TASKS)):
+        for number, (seen, latent) in enumerate(steps):
+            groups.see(owner, "test", number, seen[rows], latent[rows])
+    for number, (seen, latent) in enumerate(steps):
+        together.see(owner, "test", number, seen, latent)
+    summary, expected = groups.summary(), together.summary()
+    assert set(summary) == set(expected)
+    for name, value in expected.items():
+        torch.testing.assert_close(summary[name], value)
+    one = [value[0, 0, 0, 0].numel() for name, value in summary.items() if "context" not in name]
+    assert groups.width(owner, steps[0][0]["observation"], steps[0][1]) == sum(one)
+
+
 def test_splits_and_begin():
     owner, recorder = learner(), LayerRecorder()
-    recorder.see(owner, "train", experience(5), latents(owner))
-    recorder.see(owner, "test", experience(4), latents(owner))
+    recorder.see(owner, "train", 0, experience(5), latents(owner))
+    recorder.see(owner, "test", 0, experience(4), latents(owner))
     summary = recorder.summary()
     assert summary["train/reward"].shape == (TASKS, 1, EPISODES, 5)
     assert summary["test/reward"].shape == (TASKS, 1, EPISODES, 4)
@@ -154,5 +173,5 @@ def test_errors():
         LayerRecorder().check(types.SimpleNamespace())
     with pytest.raises(TypeError, match="Linear does not tell"):
         owner = types.SimpleNamespace(policy=nn.Linear(3, 2))
-        LayerRecorder().see(owner, "test", experience(5), torch.zeros(TASKS, 2))
+        LayerRecorder().see(owner, "test", 0, experience(5), torch.zeros(TASKS, 2))
     LayerRecorder().check(learner())

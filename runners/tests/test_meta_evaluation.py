@@ -169,24 +169,43 @@ def test_splits_of_different_numbers_share_the_environments():
     shapes = [(split, len(seen), len(latent)) for split, seen, latent in evaluator.recorder.seen]
     assert shapes == [("train", 12, 12)] * 2 + [("test", 8, 8)] * 2
     assert [len(evaluator.returns[split]) for split in ("train", "test")] == [12, 8]
+    evaluator.tasks_at_once = 5
     evaluator.close()
+    evaluator(suite, Halver())
+    shapes = [(split, len(seen), len(latent)) for split, seen, latent in evaluator.recorder.seen]
+    groups = [("train", 5), ("train", 5), ("train", 2), ("test", 5), ("test", 3)]
+    assert shapes == [(split, size, size) for split, size in groups for _ in range(2)]
+    assert evaluator.recorder.steps == [0, 1] * 5
+    evaluator.close()
+
+
+def test_a_record_that_does_not_fit_is_refused():
+    evaluator = MetaEvaluator(recorder=Watcher(), **SMALL)
+    with pytest.raises(ValueError, match="MetaEvaluator.recorder.*of memory.*activation_episodes"):
+        evaluator.check(NavigationSuite(horizon=5), Halver())
 
 
 class Watcher:
     """Keeps what it was shown, and refuses learners without `adapted`."""
 
+    episodes = None
+
     def __init__(self):
-        self.seen = []
+        self.seen, self.steps = [], []
 
     def begin(self):
-        self.seen = []
+        self.seen, self.steps = [], []
+
+    def width(self, learner, observation, latent):
+        return 10**9
 
     def check(self, learner):
         if not hasattr(learner, "adapted"):
             raise TypeError("not this learner")
 
-    def see(self, learner, split, experience, latent):
+    def see(self, learner, split, step, experience, latent):
         self.seen.append((split, experience.clone(), latent.clone()))
+        self.steps.append(step)
 
     def summary(self):
         return {f"{split}/latent": latent for split, _, latent in self.seen}
@@ -315,7 +334,6 @@ def test_rehearsal_and_a_failed_evaluation_close_their_environments():
         {"num_tasks": 0},
         {"tasks_at_once": 0},
         {"seed": 2**63},
-        {"tasks_at_once": 6, "recorder": Watcher()},
         {"episodes": 0},
         {"episodes_at_once": 0},
         {"episodes_at_once": 3},
