@@ -22,7 +22,8 @@ class Rules:
     Attributes:
         observation_dim: width of an observation.
         action_dim: width of an action, or the number of actions to choose from.
-        horizon: steps after which an episode is cut (truncated).
+        horizon: steps after which an episode is cut (truncated; terminated too if it ended by
+            itself in that step).
         autoreset: begin the next episode within the step that ends one; otherwise an environment
             that is done rests until the next reset.
         terminate_on_success: end an episode (terminated) at its first success.

@@ -30,8 +30,6 @@ class BatchedTasks(Vector):
         rules: sizes, horizon, what happens at the end of an episode.
         seed: the random stream of all environments.
         check: raises ValueError for tasks that `assign` must refuse.
-
-    An episode that ends by itself in the last step its horizon allows is terminated, not truncated.
     """
 
     def __init__(
@@ -105,7 +103,7 @@ class Batch:
         terminated = outcome.terminated
         if rules.terminate_on_success:
             terminated = terminated | success
-        truncated = (self._elapsed >= rules.horizon) & ~terminated
+        truncated = self._elapsed >= rules.horizon
         _write(rows["next_observation"], outcome.observation, moves)
         _write(rows["terminated"], terminated[:, None], moves)
         _write(rows["truncated"], truncated[:, None], moves)
