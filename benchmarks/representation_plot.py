@@ -14,6 +14,7 @@ move with time, and the matrix says nothing.
 import argparse
 import os
 import sys
+import zipfile
 from pathlib import Path
 
 import matplotlib
@@ -38,9 +39,15 @@ def read(file: Path, split: str | None) -> tuple[str, Arrays]:
     """The arrays of one split, tasks in the order of their names and goals; the last split if None.
 
     Raises:
-        SystemExit: there is no such split.
+        SystemExit: there is no such file or split.
     """
-    with np.load(file) as loaded:
+    try:
+        opened = np.load(file)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise SystemExit(f"{file} is no file of activations (.npz): {error}") from error
+    if not isinstance(opened, np.lib.npyio.NpzFile):
+        raise SystemExit(f"{file} is no file of activations (.npz), but one array")
+    with opened as loaded:
         splits = list(dict.fromkeys(name.split("/")[0] for name in loaded.files))
         split = split or splits[-1]
         if split not in splits:
@@ -83,12 +90,17 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--split", help="train or test; by default the last one recorded")
     parser.add_argument("--part", default="output", help="or drive, modulators, gates")
-    parser.add_argument("--out", type=Path, help="by default beside the file")
+    parser.add_argument("--out", type=Path, help="by default <file>_<split>_<part>.png")
     arguments = parser.parse_args()
     split, arrays = read(arguments.file, arguments.split)
     layers = sorted(name for name in arrays if name.endswith(f"/{arguments.part}"))
     if not layers:
         raise SystemExit(f"--part={arguments.part}: no layer of {arguments.file} has it")
+    if arrays["mask"].shape[2] < 2:
+        raise SystemExit(
+            f"{arguments.file} holds one episode of each task, and two halves are compared: "
+            "evaluate with --activation_episodes of at least 2"
+        )
     names, mask = labels(arrays), torch.from_numpy(arrays["mask"])
     steps = mask.shape[1]
     other = np.array(names)[:, None] != np.array(names)
@@ -122,7 +134,8 @@ def main() -> None:
     figure.colorbar(axes[0, 0].images[0], ax=axes, shrink=0.7, label="linear CKA, 1 = the same")
     kind = arrays["task"][0] if len(set(arrays["task"].tolist())) == 1 else f"{len(names)} tasks"
     figure.suptitle(f"How alike tasks are to each layer: {kind}, {split} tasks")
-    out = arguments.out or arguments.file.with_suffix(".png")
+    name = f"{arguments.file.stem}_{split}_{arguments.part}.png"
+    out = arguments.out or arguments.file.with_name(name)
     figure.savefig(out, dpi=110)
     print(out)
 

@@ -63,7 +63,12 @@ def task_alignment(
         mask: bool [tasks, episodes, time], False behind the end of an episode.
         shuffle: gives the floor instead, what is left when the time steps of one of the two are in
             an order drawn from this.
+
+    Raises:
+        ValueError: if there are fewer than two episodes.
     """
+    if values.shape[1] < 2:
+        raise ValueError(f"values must hold at least two episodes, got {values.shape[1]}")
     even, odd = (time_courses(values[:, i::2], mask[:, i::2]) for i in range(2))
     (k, in_even), (m, in_odd) = ((courses @ courses.mT, there) for courses, there in (even, odd))
     alike = torch.full((len(values),) * 2, torch.nan, dtype=torch.float64)

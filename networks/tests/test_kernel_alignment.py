@@ -118,4 +118,5 @@ def test_tasks_without_common_steps_are_not_compared():
     mask[0] = False
     alike = task_alignment(values, mask)
     assert alike[0].isnan().all() and not alike[1:, 1:].isnan().any()
-    assert task_alignment(values[:, :1], mask[:, :1]).isnan().all()
+    with pytest.raises(ValueError, match="two episodes, got 1"):
+        task_alignment(values[:, :1], mask[:, :1])
