@@ -8,9 +8,12 @@ versions apart. Traps avoided:
 2. Changes of the goal within a run ("min_static_reward_episodes") never happen here: a goal is a
    task. The fields are passed over.
 3. "general_seed" is passed over: the seed of the walks is the vector's.
+
+Fields of no known name are passed over too, with a warning.
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,17 +22,41 @@ from envs.tree_graph import NEEDLE, TreeGraph
 from envs.tree_labels import Span, TreeLabels
 from envs.tree_pictures import OneHotPictures, PatternPictures, Pictures
 
+log = logging.getLogger("absl")
+
 MISSING = object()
+WITHOUT_MEANING = {
+    *("general_seed", "min_static_reward_episodes", "max_static_reward_episodes"),
+    *("reward_std", "std_r"),  # where the other one, or a switch, decides
+    *("small_rotation_on_read", "rotation_on_read", "seed"),  # where pictures are one-hot
+}
+"""Fields that are known and may not be read."""
 
 
 def read(source: str | Path | Mapping[str, Any]) -> tuple[TreeGraph, TreeLabels, Pictures]:
     """The parts of the suite a file, or its content, describes.
 
     Raises:
-        ValueError: a field that is missing, given twice, or out of range.
+        ValueError: no JSON, or a field that is missing, given twice, or out of range.
     """
-    tree = source if isinstance(source, Mapping) else json.loads(Path(source).read_text())
-    fields = _Fields(tree)
+    fields = _Fields(source if isinstance(source, Mapping) else _content(Path(source)))
+    parts = _parts(fields)
+    if unknown := fields.left():
+        log.warning("CT-graph configuration: fields passed over: %s", ", ".join(unknown))
+    return parts
+
+
+def _content(file: Path) -> Mapping[str, Any]:
+    try:
+        tree = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file} is no JSON: {error}") from error
+    if not isinstance(tree, Mapping):
+        raise ValueError(f"{file} must hold a JSON object, got {type(tree).__name__}")
+    return tree
+
+
+def _parts(fields: "_Fields") -> tuple[TreeGraph, TreeLabels, Pictures]:
     graph = TreeGraph(
         depth=fields.take("depth", "d"),
         branching=fields.take("branching_factor", "b"),
@@ -42,9 +69,9 @@ def read(source: str | Path | Mapping[str, Any]) -> tuple[TreeGraph, TreeLabels,
     labels = TreeLabels(
         mdp_waits=bool(fields.take("MDP_delays", "MDP_wait_s", "MDP_W")),
         mdp_decisions=bool(fields.take("MDP_decisions", "MDP_decision_s", "MDP_D")),
-        wait_span=_span(fields.take("delay_states", "wait_states", "W_IDs")),
-        decision_span=_span(fields.take("decision_points", "decision_states", "D_IDs")),
-        end_span=_span(fields.take("graph_ends")),
+        wait_span=_span(fields, "delay_states", "wait_states", "W_IDs"),
+        decision_span=_span(fields, "decision_points", "decision_states", "D_IDs"),
+        end_span=_span(fields, "graph_ends"),
     )
     num_pictures = fields.take("nr_of_images")
     noise = fields.take("noise_on_images_on_read", "noise_on_read", default=0)
@@ -66,9 +93,15 @@ def _reward_std(fields: "_Fields") -> float:
     return float(fields.take("std_r", default=0.0))
 
 
-def _span(value: Any) -> Span:
-    low, high = value
-    return int(low), int(high)
+def _span(fields: "_Fields", *names: str) -> Span:
+    value = fields.take(*names)
+    try:
+        low, high = value
+        return int(low), int(high)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"field {' or '.join(map(repr, names))} must be two whole numbers, got {value!r}"
+        ) from error
 
 
 class _Fields:
@@ -76,6 +109,7 @@ class _Fields:
 
     def __init__(self, tree: Mapping[str, Any]) -> None:
         self._values: dict[str, Any] = {}
+        self._taken: set[str] = set()
         self._gather(tree)
 
     def _gather(self, tree: Mapping[str, Any]) -> None:
@@ -93,7 +127,12 @@ class _Fields:
         if len(present) > 1:
             raise ValueError(f"fields {present} mean the same; give one")
         if present:
+            self._taken.add(present[0])
             return self._values[present[0]]
         if default is MISSING:
             raise ValueError(f"a field is missing: {' or '.join(map(repr, names))}")
         return default
+
+    def left(self) -> list[str]:
+        """The fields that were not taken, and mean nothing that is known."""
+        return sorted(set(self._values) - self._taken - WITHOUT_MEANING)

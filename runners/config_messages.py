@@ -33,7 +33,10 @@ def building_error(error: Exception) -> str | None:
             fix = "the sizes that are bound to it"
         return f"{prefix}{lack}; lower {fix}"
     if factory := re.match(r"(\w+)\.__init__\(\) missing \d+ required positional", first):
-        return f"{first}; to be called later it is bound without parentheses: @{factory[1]}"
+        return (
+            f"{first}: where it is bound it is called with fewer; bind a part that fits there, and "
+            f"one that is to be called later without parentheses: @{factory[1]}"
+        )
     by_calls = isinstance(error, (RuntimeError, *MISUSE)) and bool(calls)
     if isinstance(error, AttributeError | AssertionError) and by_calls:
         return f"{prefix}{first}; correct what is bound to {calls[0]}"

@@ -155,7 +155,7 @@ def _learner_state(folder: Path, wanted: str) -> tuple[Path, Any]:
     elif wanted.isdecimal():
         candidates = [folder / f"step_{int(wanted):012d}"]
     else:
-        raise ConfigError(f"--checkpoint={wanted}: latest, best or an environment step")
+        raise ConfigError(f"--checkpoint={wanted}: latest, best or a step")
     problems: dict[str, str] = {}
     for candidate in filter(Path.is_dir, candidates):
         try:

@@ -164,5 +164,25 @@ def test_missing_double_and_bad_fields():
         read(tree)
     with pytest.raises(ValueError, match="delay"):
         read(changed(delay_prob=1.0))
+    with pytest.raises(ValueError, match="field 'graph_ends' must be two whole numbers, got 24"):
+        read(changed(graph_ends=24))
     with pytest.raises(ValueError, match="num_pictures"):
         CTGraphSuite.from_json(changed(nr_of_images=15))
+
+
+def test_what_is_no_configuration(tmp_path):
+    file = tmp_path / "graph.json"
+    for text, said in (("depth: 2", "is no JSON"), ("[2, 2]", "JSON object, got list")):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=f"graph.json .*{said}"):
+            CTGraphSuite.from_json(file)
+
+
+@pytest.mark.parametrize("names", [{}, RENAMED_2021, RENAMED_V1])
+def test_fields_without_a_meaning_are_told(names, caplog):
+    tree = renamed(changed(stochastic_sampling=None) if names is RENAMED_V1 else NM, names)
+    read(tree)
+    assert not caplog.records
+    tree["reward"]["stochastic_samplng"] = True
+    read(tree)
+    assert "fields passed over: stochastic_samplng" in caplog.text

@@ -163,7 +163,7 @@ def test_wrong_input_is_one_line_and_2(run, capsys, tmp_path):
         ((run, run), "one run folder"),
         ((tmp_path / "nothing",), "no config.gin"),
         ((run, "--checkpoint=30"), "there are: 10, 20, best"),
-        ((run, "--checkpoint=newest"), "latest, best or an environment step"),
+        ((run, "--checkpoint=newest"), "latest, best or a step"),
         ((run, "--episodes=0"), "episodes"),
         ((run, "--episodes=6"), "--episodes=6"),
         ((run, "--device=tpux"), "--device=tpux"),
