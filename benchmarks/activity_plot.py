@@ -49,7 +49,9 @@ def layer_row(row: NDArray[np.object_], figures: Figures, part: str, names: list
     )
     heat(row[1], figures[f"{part}/overlap"], "active in both of two samples, share of units")
     heat(row[2], figures[f"{part}/top_overlap"], "overlap of the most active quarters")
-    heat(row[3], figures[f"{part}/cosine_distance"], "cosine distance of mean activations")
+    within, across = (float(figures[f"{part}/distance_{where}"]) for where in ("within", "across"))
+    title = f"cosine distance of two samples, within a task {within:.2f}, across {across:.2f}"
+    heat(row[3], figures[f"{part}/pair_distance"], title)
     for axis in row[:4]:
         name_tasks(axis, names, both=axis is not row[0])
     frequency = np.nanmean(figures[f"{part}/frequency"], axis=0)

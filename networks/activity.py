@@ -19,6 +19,8 @@ class UnitUse:
         self.samples = torch.zeros(num_tasks, dtype=torch.float64)
         self.active = torch.zeros(num_tasks, num_units, dtype=torch.float64)
         self.total = torch.zeros(num_tasks, num_units, dtype=torch.float64)
+        self.direction = torch.zeros(num_tasks, num_units, dtype=torch.float64)
+        self.directed = torch.zeros(num_tasks, dtype=torch.float64)
 
     def add(self, hidden: Tensor, task: Tensor) -> None:
         """Count activations [rows, units] of the tasks [rows]."""
@@ -26,6 +28,8 @@ class UnitUse:
         self.samples.index_add_(0, task, torch.ones(len(task), dtype=torch.float64))
         self.active.index_add_(0, task, (hidden != 0).double())
         self.total.index_add_(0, task, hidden)
+        self.direction.index_add_(0, task, torch.nn.functional.normalize(hidden, dim=1))
+        self.directed.index_add_(0, task, (hidden != 0).any(1).double())
 
     def summary(self) -> dict[str, Tensor]:
         """Figures of the layer; not a number for a task without samples.
@@ -39,6 +43,9 @@ class UnitUse:
             `top_overlap` [tasks, tasks]: share that two tasks' quarters of most frequently active
                 units have in common.
             `cosine_distance` [tasks, tasks]: between mean activations.
+            `pair_distance` [tasks, tasks]: cosine distance between two different samples, mean over
+                the pairs; 1 to a sample without any activity. `distance_within` and
+                `distance_across` []: its means on and off the diagonal.
             `percent_on` []: mean share of active units. `dead_units` []: number never active.
         """
         n, units = self.samples.unsqueeze(1), self.active.shape[1]
@@ -52,6 +59,11 @@ class UnitUse:
         quarter = max(1, units // 4)
         top = torch.zeros_like(frequency).scatter_(1, frequency.topk(quarter).indices, 1.0)
         unit = torch.nn.functional.normalize(activation, dim=1)
+        direction = self.direction / n
+        distance = 1.0 - direction @ direction.T
+        # Of the pairs of samples of a task, those of a sample with itself do not count.
+        others = self.direction.square().sum(1) - self.directed
+        distance.diagonal().copy_(1.0 - others / (n * (n - 1.0)).squeeze(1))
         return {
             "activation": activation,
             "frequency": frequency,
@@ -59,6 +71,9 @@ class UnitUse:
             "jaccard": both / either,
             "top_overlap": top @ top.T / quarter,
             "cosine_distance": 1.0 - unit @ unit.T,
+            "pair_distance": distance,
+            "distance_within": distance.diagonal().nanmean(),
+            "distance_across": _off_diagonal(distance).nanmean(),
             "percent_on": self.active.sum() / (self.samples.sum() * units),
             "dead_units": (used.sum(0) == 0).sum().double(),
         }
@@ -126,6 +141,10 @@ def win_cosine(win_share: Tensor) -> Tensor:
 
 def mean_off_diagonal(matrix: Tensor) -> Tensor:
     """Mean of the entries off the diagonal, [*, n, n] -> [*]; not a number for n = 1."""
+    return _off_diagonal(matrix).mean(-1)
+
+
+def _off_diagonal(matrix: Tensor) -> Tensor:
+    """The entries off the diagonal, [*, n, n] -> [*, n (n - 1)]."""
     n = matrix.shape[-1]
-    off = matrix.sum((-2, -1)) - matrix.diagonal(dim1=-2, dim2=-1).sum(-1)
-    return off / (n * (n - 1)) if n > 1 else torch.full_like(off, torch.nan)
+    return matrix[..., ~torch.eye(n, dtype=torch.bool, device=matrix.device)]

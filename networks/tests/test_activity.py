@@ -33,19 +33,24 @@ def test_invariant_30_units_against_loops():
         "jaccard": (T, T),
         "top_overlap": (T, T),
         "cosine_distance": (T, T),
+        "pair_distance": (T, T),
+        "distance_within": (),
+        "distance_across": (),
         "percent_on": (),
         "dead_units": (),
     }.items():
         assert seen[key].shape == shape, key
     by_task = [torch.stack([h for h, t in kept if t == task]) for task in range(T)]
     for i, j in itertools.product(range(T), repeat=2):
-        total, pairs = 0.0, 0
+        total, pairs, apart = 0.0, 0, 0.0
         for a, one in enumerate(by_task[i]):
             for b, other in enumerate(by_task[j]):
                 if i != j or a != b:
                     total += float(((one != 0) & (other != 0)).sum()) / U
+                    apart += 1.0 - float(torch.nn.functional.cosine_similarity(one, other, dim=0))
                     pairs += 1
         assert math.isclose(seen["overlap"][i, j], total / pairs, rel_tol=1e-12)
+        assert math.isclose(seen["pair_distance"][i, j], apart / pairs, rel_tol=1e-12)
         ever = [(h != 0).any(0) for h in (by_task[i], by_task[j])]
         expected = (ever[0] & ever[1]).sum() / (ever[0] | ever[1]).sum()
         assert math.isclose(seen["jaccard"][i, j], expected, rel_tol=1e-6)
@@ -58,6 +63,10 @@ def test_invariant_30_units_against_loops():
     share = torch.stack([(h != 0).double().mean() for h, _ in kept]).mean()
     assert math.isclose(seen["percent_on"], share, rel_tol=1e-12)
     assert torch.equal(seen["top_overlap"].diagonal(), torch.ones(T).double())
+    distance = seen["pair_distance"]
+    within, across = distance.trace() / T, (distance.sum() - distance.trace()) / (T * (T - 1))
+    torch.testing.assert_close(seen["distance_within"], within)
+    torch.testing.assert_close(seen["distance_across"], across)
 
 
 def test_invariant_30_identical_samples_overlap_in_all_that_is_on():
