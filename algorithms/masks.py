@@ -26,7 +26,7 @@ def statistics(name: str, old: Masks, new: Masks) -> Metrics:
     before, after = flat(old), flat(new)
     kept = after.sum(1)
     turnover = 1.0 - (before * after).sum(1) / kept
-    overlap = mean_of_others(after @ after.T / kept[:, None])
+    overlap = mean_of_others(shared(new))
     layers = {f"mask/kept_fraction/{name}/{i}": m.float().mean() for i, m in enumerate(new)}
     return {
         f"mask/kept_fraction/{name}": after.mean(),
@@ -36,6 +36,12 @@ def statistics(name: str, old: Masks, new: Masks) -> Metrics:
         f"mask/overlap_of_task/{name}": overlap,
         **layers,
     }
+
+
+def shared(masks: Masks) -> Tensor:
+    """Of what the one task keeps, the share that the other keeps too, `[tasks, tasks]`."""
+    rows = flat(masks)
+    return rows @ rows.T / rows.sum(1, keepdim=True)
 
 
 def mean_of_others(matrix: Tensor) -> Tensor:

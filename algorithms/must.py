@@ -14,7 +14,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from algorithms.base import Metrics, Sizes
-from algorithms.masks import Masks, as_extra, mean_of_others, replaced, statistics
+from algorithms.masks import Masks, as_extra, mean_of_others, replaced, shared, statistics
 from algorithms.sac import SAC
 
 
@@ -81,6 +81,7 @@ class MaskedSAC(SAC):
     grouped = True  # masks of a task for all its rows, trajectories of a task beside them
     actor: Any  # a `Maskable`; so are critics, their masks with a leading critic dimension
     generators: Any
+    _targets: Tensor
     _success: Tensor
     _ever: Tensor
 
@@ -145,6 +146,8 @@ class MaskedSAC(SAC):
         self.iteration = 0
         self.generating = False
         self._drawn: list[Masks] | None = None  # what the learner drew last under "resample"
+        tasks = sizes.num_tasks
+        self.register_buffer("_targets", torch.zeros(len(self.names), tasks, tasks))
         self.register_buffer("_success", torch.full((3, sizes.num_tasks), -1.0))
         self.register_buffer("_ever", torch.zeros(sizes.num_tasks, dtype=torch.bool))
         if initial_masks == "generator":
@@ -229,6 +232,21 @@ class MaskedSAC(SAC):
         self._success.copy_(torch.cat((self._success[1:], success[None])))
         self._ever |= success > 0.0
 
+    @torch.no_grad()
+    def similarities(self) -> dict[str, Tensor]:
+        """Both similarity matrices `[tasks, tasks]` of each network.
+
+        Returns:
+            `overlap/<network>`: of what the one task's mask keeps, the share that the other's keeps
+            too. `target/<network>`: how alike their trajectories were at the last commit, which the
+            overlap is to follow; 0 before there was one.
+        """
+        told: dict[str, Tensor] = {}
+        masks = self._committed()
+        for name, own, target in zip(self.names, masks, self._targets.clone(), strict=True):
+            told |= {f"overlap/{name}": shared(own), f"target/{name}": target}
+        return told
+
     def _supervise(self, context: TensorDict) -> Metrics:
         """Move each generator so that masks overlap as trajectories resemble each other."""
         names = [f"supervised/{name}" for name in self.names]
@@ -269,6 +287,7 @@ class MaskedSAC(SAC):
             metrics |= statistics(name, a, b)
             if drawn is not None and self.num_tasks > 1:
                 target = self._target(g, drawn)
+                self._targets[self.names.index(name)] = target
                 metrics[f"mask/target_of_task/{name}"] = mean_of_others(target)
         return metrics
 

@@ -548,3 +548,31 @@ def test_networks_are_told_of_each_iteration(monkeypatch) -> None:
     for iteration in range(3):
         _iterate(learner, dims, iteration)
     assert told == [learner.actor, learner.critic] * 3
+
+
+def test_similarities_are_those_of_the_masks_and_of_the_last_commit() -> None:
+    """Overlaps against a loop; targets are zero before a commit, and come with the state."""
+    dims = Dims()
+    torch.manual_seed(0)
+    learner = _must(dims, update_interval=2)
+    before = learner.similarities()
+    names = {f"{kind}/{n}" for kind in ("overlap", "target") for n in learner.names}
+    assert set(before) == names and not any(before[f"target/{n}"].any() for n in learner.names)
+    _iterate(learner, dims, 0)
+    seen = learner.similarities()
+    for name, masks in zip(learner.names, learner._committed(), strict=True):
+        for i in range(dims.num_tasks):
+            kept = [layer[i].bool() for layer in masks]
+            for j in range(dims.num_tasks):
+                both = sum(
+                    int((a & layer[j].bool()).sum()) for a, layer in zip(kept, masks, strict=True)
+                )
+                share = both / sum(int(a.sum()) for a in kept)
+                assert float(seen[f"overlap/{name}"][i, j]) == pytest.approx(share)
+        target = seen[f"target/{name}"]
+        torch.testing.assert_close(target.diagonal(), torch.ones(dims.num_tasks))
+        torch.testing.assert_close(target, target.T)
+    other = _must(dims, update_interval=2)
+    other.load_state_dict(learner.state_dict())
+    for name, value in other.similarities().items():
+        assert torch.equal(value, seen[name])

@@ -217,6 +217,8 @@ def test_a_failed_evaluation_closes_its_environments():
 class ActivityWatcher:
     """Keeps what it was shown."""
 
+    kind = "activity"
+
     def __init__(self):
         self.seen = []
 
