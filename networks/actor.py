@@ -32,6 +32,7 @@ class Actor(nn.Module):
         log_std_max: float = 2.0,
         log_std_bound: str = "clamp",
         log_std_offset: float = 0.0,
+        epsilon: float = 0.0,
         task_key: str = "task_id",
     ) -> None:
         """Build the trunk as trunk(observation_dim, 2 * action_dim, num_tasks).
@@ -45,11 +46,13 @@ class Actor(nn.Module):
             log_std_max: upper bound of log sigma.
             log_std_bound: `clamp` or `tanh`.
             log_std_offset: added to s, as a bias that starts there does (garage: 1.0).
+            epsilon: added to 1 - tanh(u)^2 within the logarithm of log pi, which is exact with 0;
+                published code has 1e-6.
             task_key: what the trunk is told of the task: "task_id", or "latent".
 
         Raises:
-            ValueError: if a size is below 1, the bounds are empty or any of the three is not
-                finite, or `log_std_bound` or `task_key` is unknown.
+            ValueError: if a size is below 1, the bounds are empty, a number is not finite, epsilon is
+                negative, or `log_std_bound` or `task_key` is unknown.
         """
         super().__init__()
         check_sizes(observation_dim=observation_dim, action_dim=action_dim, num_tasks=num_tasks)
@@ -65,7 +68,10 @@ class Actor(nn.Module):
             raise ValueError(f"log_std_bound must be 'clamp' or 'tanh', got {log_std_bound!r}")
         if task_key not in TASK_KEYS:
             raise ValueError(f"task_key must be one of {TASK_KEYS}, got {task_key!r}")
+        if not 0.0 <= epsilon < math.inf:
+            raise ValueError(f"epsilon must be finite and at least 0, got {epsilon}")
         self.log_std_bound, self.log_std_offset = log_std_bound, log_std_offset
+        self.epsilon = epsilon
         self.task_key = task_key
         self.log_std_min = log_std_min
         self.log_std_max = log_std_max
@@ -81,7 +87,7 @@ class Actor(nn.Module):
             log_std = low + 0.5 * (high - low) * (s.tanh() + 1.0)
         else:
             log_std = s.clamp(low, high)
-        return SquashedGaussian(loc, log_std.exp())
+        return SquashedGaussian(loc, log_std.exp(), self.epsilon)
 
     def forward(self, td: TensorDictBase, explore: bool = True, **extra: Any) -> TensorDictBase:
         """Write "loc", "scale" [*, action_dim] and "action" into td, and return it.

@@ -1,4 +1,4 @@
-"""The squashed Gaussian of SAC (Haarnoja et al. 2018) with an exact log-probability."""
+"""The squashed Gaussian of SAC (Haarnoja et al. 2018), with a log-probability that can be exact."""
 
 import math
 
@@ -18,13 +18,14 @@ def log_one_minus_tanh_squared(u: Tensor) -> Tensor:
 class SquashedGaussian:
     """a = tanh(u), u ~ N(loc, diag(scale^2)).
 
-    log p(a) = sum_j [ log N(u_j; loc_j, scale_j) - log(1 - tanh(u_j)^2) ]
+    log p(a) = sum_j [ log N(u_j; loc_j, scale_j) - log(1 - tanh(u_j)^2 + epsilon) ]
     """
 
-    def __init__(self, loc: Tensor, scale: Tensor) -> None:
-        """Keep mean and standard deviation of u, each [*, action_dim]."""
+    def __init__(self, loc: Tensor, scale: Tensor, epsilon: float = 0.0) -> None:
+        """Keep mean and standard deviation of u, each [*, action_dim], and epsilon."""
         self.loc = loc
         self.scale = scale
+        self.epsilon = epsilon
 
     @property
     def mode(self) -> Tensor:
@@ -47,4 +48,7 @@ class SquashedGaussian:
 
     def _log_prob(self, u: Tensor, standard: Tensor) -> Tensor:
         gaussian = -0.5 * standard.square() - self.scale.log() - HALF_LOG_TWO_PI
-        return (gaussian - log_one_minus_tanh_squared(u)).sum(-1)
+        jacobian = log_one_minus_tanh_squared(u)
+        if self.epsilon:
+            jacobian = (jacobian.exp() + self.epsilon).log()
+        return (gaussian - jacobian).sum(-1)

@@ -142,12 +142,18 @@ def test_bounds_of_log_sigma(bound):
 def test_unknown_bound():
     with pytest.raises(ValueError, match="log_std_bound"):
         Actor(4, 2, 3, trunk=small(MLP), log_std_bound="softplus")
-    for name in ("log_std_min", "log_std_max", "log_std_offset"):
-        with pytest.raises(ValueError, match=f"{name} must be finite, got -?inf"):
-            Actor(
-                4,
-                2,
-                3,
-                trunk=small(MLP),
-                **{name: -math.inf if name == "log_std_min" else math.inf},
-            )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("log_std_min", -math.inf),
+        ("log_std_max", math.inf),
+        ("log_std_offset", math.inf),
+        ("epsilon", math.inf),
+        ("epsilon", -1e-6),
+    ],
+)
+def test_numbers_out_of_range(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be finite.*, got {value}"):
+        Actor(4, 2, 3, trunk=small(MLP), **{name: value})

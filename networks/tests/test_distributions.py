@@ -17,6 +17,26 @@ def test_invariant_32_change_of_variables():
     torch.testing.assert_close(policy.log_prob(u), expected, atol=1e-6, rtol=1e-6)
 
 
+def test_epsilon_is_that_of_published_code():
+    """log N(u) - log(max(1 - a^2, 0) + 1e-6), by the formula; finite far out, with a gradient."""
+    loc = torch.randn(50, 3, dtype=torch.float64, requires_grad=True)
+    scale = torch.rand(50, 3, dtype=torch.float64) + 0.1
+    policy = SquashedGaussian(loc, scale, epsilon=1e-6)
+    u = 4.0 * torch.randn(50, 3, dtype=torch.float64)
+    u[0] = torch.tensor([-60.0, 12.0, 60.0])
+    gaussian = torch.distributions.Normal(loc, scale).log_prob(u)
+    expected = gaussian - ((1.0 - torch.tanh(u) ** 2).clamp_min(0.0) + 1e-6).log()
+    torch.testing.assert_close(policy.log_prob(u), expected.sum(-1))
+    torch.manual_seed(0)
+    action, log_prob = policy.rsample()
+    log_prob.sum().backward()
+    assert log_prob.isfinite().all() and loc.grad.isfinite().all()
+    exact = SquashedGaussian(loc, scale)
+    torch.manual_seed(0)
+    same, other = exact.rsample()
+    assert torch.equal(action, same) and (other > log_prob).all()
+
+
 def test_density_integrates_to_one():
     policy = SquashedGaussian(torch.full((1,), 0.4), torch.full((1,), 0.6))
     action = torch.linspace(-0.99999, 0.99999, 200_001, dtype=torch.float64).unsqueeze(-1)
