@@ -51,8 +51,8 @@ class Actor(nn.Module):
             task_key: what the trunk is told of the task: "task_id", or "latent".
 
         Raises:
-            ValueError: if a size is below 1, the bounds are empty, a number is not finite, epsilon is
-                negative, or `log_std_bound` or `task_key` is unknown.
+            ValueError: if a size is below 1, the bounds are empty, a number is not finite, epsilon
+                is negative, or `log_std_bound` or `task_key` is unknown.
         """
         super().__init__()
         check_sizes(observation_dim=observation_dim, action_dim=action_dim, num_tasks=num_tasks)
