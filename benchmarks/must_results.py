@@ -61,7 +61,9 @@ MUST's order". What options of MUST do with more tasks is in [must_study.md](mus
 Lines are means over seeds; shaded is a 95 % bootstrap interval over seeds, which with three is as
 wide as their range, and holds the true mean in about 75 % of cases. Thresholds were set before
 these runs, a little below what prototypes had reached, which are not kept. Fewer than five seeds
-decide nothing between methods that differ by less than 0.15.
+decide nothing between methods that differ by less than 0.15. With nothing pruned MUST computes what
+MT-SAC in its order does, seed by seed with the same random numbers (`tests/test_must.py`): how far
+their figures are apart is how far rounding goes, once it decides whether the arm meets an object.
 {masks}"""
 MASKS = """
 ## What the masks do
