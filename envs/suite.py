@@ -200,7 +200,8 @@ class Suite(ABC):
                     f"{closest(task.name, list(names))}"
                 )
             numbers = self.numbers(names[task.name])
-            if not task.goals or not all(goal in numbers for goal in task.goals):
+            there = numbers if isinstance(numbers, range) else frozenset(numbers)
+            if not task.goals or not all(goal in there for goal in task.goals):
                 raise ValueError(
                     f"tasks: goals of {task.name} must be among {numbers[0]} to {numbers[-1]} "
                     f"and at least one, got {task.goals}"

@@ -29,8 +29,6 @@ class ActivityRecorder:
     did before its end counts, nothing after. Sums are kept, not activations.
     """
 
-    kind = "activity"
-
     def __init__(self, *, stride: int = 10) -> None:
         """Begin without samples.
 

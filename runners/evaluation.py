@@ -24,9 +24,6 @@ from runners.regimes import PLAIN, check_evaluator
 class Recorder(Protocol):
     """Watches the policy while it is evaluated."""
 
-    kind: str
-    """Stands in the names of files: `<step>_<kind>.npz`."""
-
     def begin(self) -> None:
         """Forget the last evaluation."""
 
@@ -97,7 +94,8 @@ class Evaluator(Scheduled):
         goals_at_once: goals of each task whose episodes run side by side, each in an environment of
             its own. Faster with few tasks; one suits many.
         recorder: watches the policy during the episodes (`networks.activity_recorder`); what it saw
-            is written beside each result, as `<step>_activity.npz` or under its own `kind`.
+            is written beside each result, as `<step>_activity.npz` or under its own `kind`, if it
+            has one; nothing if it saw nothing.
 
     Raises:
         ValueError: for a value out of range.
@@ -281,7 +279,8 @@ class Evaluator(Scheduled):
         if path is None or self.recorder is None:
             return path
         arrays = {name: value.numpy() for name, value in self.recorder.summary().items()}
-        return path if write_arrays(path, self.recorder.kind, arrays) else None
+        kind = getattr(self.recorder, "kind", "activity")
+        return path if not arrays or write_arrays(path, kind, arrays) else None
 
     def score(self, metrics: dict[str, float]) -> float:
         """What the best checkpoint is chosen by: the mean success rate."""

@@ -64,8 +64,9 @@ def moved(value, mode):
 
 def moved_learner(learner, mode):
     """A copy; parameters and buffers are elsewhere, and nothing else is, as after `learner.to`."""
+    generators = [g for g in vars(learner).values() if isinstance(g, torch.Generator)]
     with FakeCopyMode(mode):
-        learner = copy.deepcopy(learner)
+        learner = copy.deepcopy(learner, {id(g): g for g in generators})
     made = getattr(learner, "_best", [])  # by begin_phase, of the parameters
     for tensor in (*learner.parameters(), *learner.buffers(), *made):
         tensor.fake_device = ELSEWHERE
@@ -96,6 +97,8 @@ def repeat(learner, name, arguments, options):
     with pytest.MonkeyPatch.context() as patch, mode:
         patch.setattr(FakeTensor, "__bool__", decide)
         patch.setattr(ClippedOptimizer, "step", take_step)
+        # A device that is not there has no generator of random numbers.
+        patch.setattr(must.MaskedSAC, "_random", lambda self: self._stream)
         patch.setattr(torch, "autocast", lambda device, *rest, **o: real("cpu", *rest, **o))
         patch.setattr(torch, "is_autocast_enabled", lambda device: False)
         result = getattr(learner, name)(*[moved(x, mode) for x in arguments], **options)

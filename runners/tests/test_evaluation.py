@@ -217,8 +217,6 @@ def test_a_failed_evaluation_closes_its_environments():
 class ActivityWatcher:
     """Keeps what it was shown."""
 
-    kind = "activity"
-
     def __init__(self):
         self.seen = []
 
