@@ -267,7 +267,7 @@ def _run(
             (run.path / "failure").mkdir(exist_ok=True)
             for name, state in states.items():
                 save_state(run.path / "failure", name, state)
-        if lack := memory_lack(error):
+        if not refused and (lack := memory_lack(error)):
             size = preflight.amount(preflight.needs(parts.learner, loop, parts.checkpointer).memory)
             raise ScarcityError(
                 f"{lack}: replay and learner take {size}; lower {preflight.to_lower(loop)}"
