@@ -146,8 +146,8 @@ class MaskedSAC(SAC):
         self.iteration = 0
         self.generating = False
         self._drawn: list[Masks] | None = None  # what the learner drew last under "resample"
-        tasks = sizes.num_tasks
-        self.register_buffer("_targets", torch.zeros(len(self.names), tasks, tasks))
+        pairs = sizes.num_tasks, sizes.num_tasks
+        self.register_buffer("_targets", torch.zeros(len(self.names), *pairs))
         self.register_buffer("_success", torch.full((3, sizes.num_tasks), -1.0))
         self.register_buffer("_ever", torch.zeros(sizes.num_tasks, dtype=torch.bool))
         if initial_masks == "generator":
@@ -283,11 +283,11 @@ class MaskedSAC(SAC):
         change = (self._mean_action(context) - before).abs().mean(-1)
         real = torch.ones_like(change) if context is None else context["mask"].flatten(1, 2)
         metrics = {"mask/action_change": (change * real).sum() / real.sum().clamp(min=1)}
-        for name, g, a, b in zip(self.names, self.generators, old, new, strict=True):
+        parts = zip(self.names, self.generators, self._targets, old, new, strict=True)
+        for name, g, kept, a, b in parts:
             metrics |= statistics(name, a, b)
             if drawn is not None and self.num_tasks > 1:
-                target = self._target(g, drawn)
-                self._targets[self.names.index(name)] = target
+                target = kept.copy_(self._target(g, drawn))
                 metrics[f"mask/target_of_task/{name}"] = mean_of_others(target)
         return metrics
 

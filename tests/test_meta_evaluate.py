@@ -1,6 +1,9 @@
 """`python -m runners.evaluate` on runs of meta-learners: table, JSON, activations, exit codes."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -240,8 +243,13 @@ def test_the_part_file_records_in_training(tmp_path, monkeypatch):
     flags += ["--gin=LayerRecorder.episodes = 1", f"--workdir={tmp_path}"]
     assert train.main(["train", f"--gin_file={file}", *flags]) == 0
     run = tmp_path / "recorded" / "seed_0"
-    with np.load(run / "eval" / "2_activations.npz") as arrays:
+    file = run / "eval" / "2_activations.npz"
+    with np.load(file) as arrays:
         assert arrays["train/layer_2/output"].shape[:3] == (3, 3, 1)
+    for given, said in ((file, "one episode of each task"), (run / "config.gin", "no file of")):
+        script = Path(__file__).parents[1] / "benchmarks" / "representation_plot.py"
+        found = subprocess.run([sys.executable, script, given], capture_output=True, text=True)
+        assert found.returncode == 1 and said in found.stderr and "Traceback" not in found.stderr
     monkeypatch.setattr(evaluating, "AT_ONCE", 3)  # the recorder puts the groups together
     assert call(run, "--tasks=5") == 0
     with np.load(run / "eval" / "evaluate_2_tasks_5_seed_0_activations.npz") as arrays:

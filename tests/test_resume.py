@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from envs.errors import TaskError
 from runners import checkpoint_files, evaluate, files, manifest, storage, train, training
 from runners.checkpoint import Checkpointer, read_part, steps_in
 from runners.evaluation import Evaluator
@@ -449,6 +450,20 @@ def test_memory_that_runs_out_is_one_line(case, lower, tmp_path, monkeypatch, ca
     monkeypatch.setattr(kind, "__call__", greedy)
     assert evaluate.main(["evaluate", str(folder)]) == 2
     assert f"the evaluation: {asked}; lower --episodes" in told()
+
+
+def test_a_refusal_of_the_system_is_not_the_runs_own_memory(tmp_path, monkeypatch, capsys):
+    """A worker that cannot be started says so itself."""
+
+    def refused(loop):
+        raise TaskError("no worker process could be started (Cannot allocate memory)")
+
+    monkeypatch.setattr(OffPolicyLoop, "__next__", refused)
+    assert train.main(flags_of("sac", tmp_path)) == 2
+    status = json.loads((folder_of("sac", tmp_path) / "status.json").read_text())
+    assert (status["state"], status["exit_code"]) == ("FAILED", 2)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert lines == [f"error: {status['reason']}"]
 
 
 def test_a_failure_without_a_message_is_told_by_its_name(tmp_path, monkeypatch):

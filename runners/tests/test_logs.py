@@ -84,6 +84,12 @@ def test_one_transfer_for_each_dtype(monkeypatch):
         to_floats({"odd": torch.zeros(3)}, ("a", "b"))
 
 
+def test_an_editors_byte_order_mark_costs_no_record(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + b'{"step":1}\n{"step":2}\n')
+    assert [record["step"] for record in records.read_records(path)] == [1, 2]
+
+
 def test_a_torn_last_line_is_dropped(tmp_path):
     logger = make(tmp_path)
     logger.write(1, {"a": 1})
