@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 Arrays = dict[str, NDArray[Any]]
 Fields = dict[str, tuple[tuple[int, ...], type[np.generic]]]
 FLAG: tuple[tuple[int, ...], type[np.generic]] = ((1,), np.bool_)
+LOW, HIGH = np.float32(-1.0), np.float32(1.0)
 
 
 @dataclass(frozen=True)
@@ -111,3 +112,41 @@ def new_arrays(num_envs: int, rules: Rules) -> Arrays:
     arrays = block(bytearray(block_size(num_envs, rules)), num_envs, rules)
     arrays["episode"][:] = -1
     return arrays
+
+
+def write_actions(
+    rows: NDArray[Any], action: NDArray[Any], discrete: bool, num_actions: int
+) -> None:
+    """Check actions and write them to where they are read: clipped, or whole numbers as they are.
+
+    Args:
+        rows: what is written, `[n, num_actions]`, or `[n]` where actions are discrete.
+        action: of the same shape.
+        discrete: actions are whole numbers below `num_actions`.
+        num_actions: width of an action, or the number of actions to choose from.
+
+    Raises:
+        ValueError: an action of the wrong shape or kind, not finite, or not one there is.
+    """
+    if action.shape != rows.shape:
+        raise ValueError(f"action must have shape {rows.shape}, got {action.shape}")
+    if not discrete:
+        if action.dtype.kind not in "fiub":
+            raise ValueError(f"action must be real numbers, got {action.dtype}")
+        if not np.isfinite(action).all():
+            wrong = np.flatnonzero(~np.isfinite(action).all(axis=1)).tolist()
+            raise ValueError(
+                f"action has non-finite numbers in rows {wrong}; look at the policy, and lower "
+                "the learning rates if it was trained to this"
+            )
+        np.minimum(np.maximum(action, LOW), HIGH, out=rows)
+        return
+    if action.dtype.kind not in "iu":
+        raise ValueError(f"action must be whole numbers, got {action.dtype}")
+    outside = (action < 0) | (action >= num_actions)
+    if outside.any():
+        raise ValueError(
+            f"action must be below {num_actions} and not negative, got "
+            f"{action[outside].tolist()} in rows {np.flatnonzero(outside).tolist()}"
+        )
+    rows[:] = action

@@ -11,6 +11,7 @@ from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 from torch import Tensor
 
+from envs.arrays import write_actions
 from envs.environment import Environment
 from envs.episodes import Task
 
@@ -96,9 +97,18 @@ class SingleEnv(Environment):
     def step(
         self, action: NDArray[np.float32]
     ) -> tuple[NDArray[np.float64], float, bool, bool, dict[str, Any]]:
-        """One step; the episode's end by time is the caller's affair."""
-        row = torch.as_tensor(action)[None]
-        self._state, outcome = self._dynamics.step(self._state, row, self._rng)
+        """One step; the episode's end by time is the caller's affair.
+
+        Raises:
+            RuntimeError: before the first reset.
+            ValueError: see `envs.arrays.write_actions`.
+        """
+        if not self._state:
+            raise RuntimeError("step before the first reset; call reset() or restore()")
+        width, discrete = self._dynamics.action_dim, self._dynamics.discrete
+        row = np.empty(1, np.int64) if discrete else np.empty((1, width), np.float32)
+        write_actions(row, np.asarray(action)[None], discrete, width)
+        self._state, outcome = self._dynamics.step(self._state, torch.from_numpy(row), self._rng)
         info: dict[str, Any] = {name: value[0].numpy() for name, value in outcome.told.items()}
         info["success"] = bool(outcome.success)
         observation = outcome.observation[0].double().numpy()

@@ -4,20 +4,18 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from tensordict import TensorDict
 
 from envs import plain
-from envs.arrays import Arrays, Rules, new_arrays, told
+from envs.arrays import Arrays, Rules, new_arrays, told, write_actions
 from envs.engine import Engine
 from envs.episodes import Build, Chunk, Seed, Task
 from envs.errors import TaskError
 from envs.workers import WorkerPool
 
 STATE_FORMAT = 1
-LOW, HIGH = np.float32(-1.0), np.float32(1.0)
 
 
 class Vector:
@@ -135,33 +133,8 @@ class Vector:
         self._open()
         if not self._begun:
             raise RuntimeError("step before the first reset; call reset() or load_state_dict()")
-        self._act(action)
+        write_actions(self._arrays["action"], action, self._rules.discrete, self._rules.action_dim)
         self._chunk.step()
-
-    def _act(self, action: NDArray[Any]) -> None:
-        rows = self._arrays["action"]
-        if action.shape != rows.shape:
-            raise ValueError(f"action must have shape {rows.shape}, got {action.shape}")
-        if not self._rules.discrete:
-            if action.dtype.kind == "c":
-                raise ValueError(f"action must be real numbers, got {action.dtype}")
-            if not np.isfinite(action).all():
-                wrong = np.flatnonzero(~np.isfinite(action).all(axis=1)).tolist()
-                raise ValueError(
-                    f"action has non-finite numbers in rows {wrong}; look at the policy, and lower "
-                    "the learning rates if it was trained to this"
-                )
-            np.minimum(np.maximum(action, LOW), HIGH, out=rows)
-            return
-        if action.dtype.kind not in "iu":
-            raise ValueError(f"action must be whole numbers, got {action.dtype}")
-        outside = (action < 0) | (action >= self._rules.action_dim)
-        if outside.any():
-            raise ValueError(
-                f"action must be below {self._rules.action_dim} and not negative, got "
-                f"{action[outside].tolist()} in rows {np.flatnonzero(outside).tolist()}"
-            )
-        rows[:] = action
 
     def _next(self) -> TensorDict:
         arrays = self._arrays

@@ -361,6 +361,34 @@ def test_numbers_that_are_not_finite(where, autoreset, monkeypatch):
                     vector.step(vector.current().set("action", torch.zeros(3, 1)))
 
 
+def test_one_row_takes_the_actions_a_vector_takes():
+    suite = NavigationSuite()
+    task = replace(suite.tasks("train")[0], goals=(3,))
+    single = suite.build([task])(task)
+    with pytest.raises(RuntimeError, match="before the first reset"):
+        single.step(np.zeros(2))
+    with suite.vector([task], autoreset=False) as vector:
+        vector.reset()
+        start, _ = single.reset(options={"goal": 3})
+        for action in ([5.0, -0.03], [-0.2, 0.1], [0.1, np.float64(1) / 3]):
+            step = vector.step(vector.current().set("action", torch.tensor([action])))["next"]
+            seen, reward, *_ = single.step(np.array(action))
+            assert (seen - start == step["observation"][0].double().numpy()).all()
+            assert reward == step["reward"].item()
+        for wrong in (np.array([np.nan, 0.0]), np.zeros(3), np.zeros((1, 2)), np.zeros(2) * 1j):
+            with pytest.raises(ValueError, match="action (must|has)"):
+                single.step(wrong)
+
+    suite = CTGraphSuite()
+    task = suite.tasks("train")[0]
+    single = suite.build([task])(task)
+    single.reset(seed=0)
+    single.step(np.int64(suite.spec.action_dim - 1))
+    for wrong in (suite.spec.action_dim, -1, 0.0, np.zeros(1, int), True):
+        with pytest.raises(ValueError, match="action must"):
+            single.step(wrong)
+
+
 def test_a_first_observation_that_is_not_finite():
     class Lost(Failing):
         def begin(self, goal, rng):
