@@ -16,9 +16,10 @@ from buffers.task_replay import TaskReplay
 from buffers.window_replay import WindowReplay
 from envs.point_mass import PointMassSuite
 from networks.critic import Critic
-from runners import train
+from runners import rehearsal, train
 from runners.evaluation import Evaluator
 from runners.learner_checks import difference
+from runners.off_policy import OffPolicyLoop
 
 FILES = {
     "sac": "gin/quick/mtsac_point_mass.gin",
@@ -198,6 +199,19 @@ def test_a_network_that_training_leaves_in_evaluation_mode_is_no_fault(
 
     monkeypatch.setattr(SAC, "update", resting)
     assert dry_run("sac", tmp_path, capsys) == (0, [])
+
+
+@pytest.mark.parametrize(("slow", "updates"), [(60.0, [1, 3]), (0.0, [1, 1])])
+def test_one_update_is_enough_to_measure_a_slow_one(slow, updates, tmp_path, capsys, monkeypatch):
+    rehearse, asked = OffPolicyLoop.rehearse, []
+
+    def counted(loop, steps, updates):
+        asked.append(updates)
+        return rehearse(loop, steps, updates)
+
+    monkeypatch.setattr(OffPolicyLoop, "rehearse", counted)
+    monkeypatch.setattr(rehearsal, "SLOW", slow)
+    assert dry_run("sac", tmp_path, capsys) == (0, []) and asked == updates
 
 
 def test_difference():

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import gin
@@ -296,3 +297,17 @@ def test_the_default_is_a_worker_for_each_core_the_process_may_use(monkeypatch, 
     suite = PointMassSuite(2, workers=None)
     with closing(suite.vector(suite.tasks(), 0)) as vector:
         assert len(vector.worker_pids) == workers
+
+
+class Unsearched(tuple):
+    def __contains__(self, goal):
+        raise AssertionError(f"looked through all goals for {goal}")
+
+
+def test_goals_are_not_searched_for_one_by_one(monkeypatch):
+    suite = PointMassSuite()
+    task = suite.tasks()[0]
+    monkeypatch.setattr(suite, "numbers", lambda task: Unsearched(range(4)))
+    suite.check([replace(task, goals=(0, 3, 3))])
+    with pytest.raises(ValueError, match="must be among 0 to 3"):
+        suite.check([replace(task, goals=(0, 4))])
