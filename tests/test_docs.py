@@ -201,6 +201,17 @@ def test_every_verb_in_a_notebook(tmp_path, monkeypatch, capsys):
         assert callable(getattr(importlib.import_module(place), name))
 
 
+def test_the_environments_alone(tmp_path):
+    """The page's script runs as a file of its own, whose workers import it."""
+    script = tmp_path / "environments.py"
+    script.write_text(dict(blocks("notebooks.md"))["environments.py"])
+    done = subprocess.run(
+        [sys.executable, str(script)], env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.match(r"tensor\(\d", done.stdout)
+
+
 def run_walk_through(page, folder):
     """Write the files of a page into a folder and run its commands there, with fewer steps."""
     for title, text in blocks(page):
