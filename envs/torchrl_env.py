@@ -15,7 +15,7 @@ from envs.suite import Suite, Task
 
 
 class TorchRLEnv(EnvBase):  # type: ignore[misc]
-    """`suite.vector(...)` for TorchRL: batch size `[num_envs]`, a task for each row.
+    """`suite.vector(...)` for TorchRL, on the CPU: batch size `[num_envs]`, a task for each row.
 
     Reads "action"; `reset` and the "next" part of a step hold "observation", "task_id", "is_init",
     "episode", "success", "valid" and what `envs.arrays.told` lists (zeros in a reset). A transition
