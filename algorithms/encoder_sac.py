@@ -53,8 +53,9 @@ class EncoderSAC(SequentialSAC):
         sizes: Sizes of observation and action, number and names of the tasks.
         encoder: Factory called with `observation_dim` and `task_names`. What it makes has
             `out_features`, `task_encoder` (a module or None), `code(task)`, `encoder(observation,
-            code)` and `for_actor(observation, code)`, see `networks.state_encoders`. Codes may
-            have one row for a group of observations of one task.
+            code)` and `for_actor(observation, code)`, see `networks.state_encoders`; for trunks
+            that read features and code apart also `code_dim`. Codes may have one row for a group
+            of observations of one task.
         encoder_lr: Learning rate of the encoder and of C.
         encoder_smoothing: Share of the encoder that enters its target at each step.
         **sequential: Arguments of `SequentialSAC`.
@@ -84,6 +85,7 @@ class EncoderSAC(SequentialSAC):
         made: Any = encoder(sizes.observation_dim, tuple(sizes.task_names))
         dims = (sizes.observation_dim, sizes.action_dim, sizes.num_tasks)
         super().__init__(EncodedSizes(*dims, made.out_features), **sequential)
+        self._check_parts(made, sizes.action_dim)
         self.encoder = made
         self.target_encoder = copy.deepcopy(made).requires_grad_(False)
         self.encoder_smoothing = encoder_smoothing
@@ -94,6 +96,23 @@ class EncoderSAC(SequentialSAC):
         for name, parameters in (("encoder", rest), ("task_encoder", codes)):
             if parameters:  # the identity has nothing to train
                 self._add_group(name, parameters, encoder_lr)
+
+    def _check_parts(self, encoder: Any, action_dim: int) -> None:
+        """Refuse trunks that take their input apart in another way than it is put together."""
+        for name, network, action in (
+            ("actor", self.actor, 0),
+            ("critic", self.critic, action_dim),
+        ):
+            parts = getattr(getattr(network, "trunk", None), "parts", None)
+            if isinstance(parts, tuple):
+                code = encoder.code_dim
+                given = (encoder.out_features - code, code, action)
+                if parts != given:
+                    raise ValueError(
+                        f"EncoderSAC.encoder gives features, code and action of {given} numbers, "
+                        f"but SAC.{name}'s trunk takes them for {parts}; bind SOFT_FEATURES alone, "
+                        "the width of features and code for both"
+                    )
 
     def seen_by_policy(self, observation: Tensor, task: Tensor) -> Tensor:
         """Features `[*, feature_dim]` of observations `[*, observation_dim]`."""

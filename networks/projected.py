@@ -126,11 +126,12 @@ class ProjectedMLP(nn.Module):
         for number, layer in enumerate(layers, 1):
             r_width, z_width = layer.task_weight.shape[1:]
             if z_width != self.rank or (r_width != self.rank and not layer.last):
+                rank = "lower rank or " * (self.num_tasks > 1)
                 raise ValueError(
                     f"residual {self.residual!r} needs every layer projected, but layer {number}, "
                     f"{layer.in_features} to {layer.out_features} wide, saves nothing by it with "
-                    f"num_tasks = {self.num_tasks} and rank = {self.rank}; lower rank or set "
-                    "residual to 'none'"
+                    f"num_tasks = {self.num_tasks} and rank = {self.rank}; {rank}set residual to "
+                    "'none'"
                 )
 
     @torch.no_grad()

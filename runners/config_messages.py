@@ -37,12 +37,29 @@ def building_error(error: Exception) -> str | None:
             f"{first}: where it is bound it is called with fewer; bind a part that fits there, and "
             f"one that is to be called later without parentheses: @{factory[1]}"
         )
+    misfit = re.match(r"(\w+)\.__init__\(\) (takes|got an unexpected keyword)", first)
+    if name := calls[:1] if isinstance(error, RecursionError) else misfit and [misfit[1]]:
+        if bound := [binding for binding, to in references() if to == name[0]]:
+            return f"{prefix}{first}; see {' and '.join(bound)}, and bind a part that fits there"
     by_calls = isinstance(error, (RuntimeError, *MISUSE)) and bool(calls)
     if isinstance(error, AttributeError | AssertionError) and by_calls:
         return f"{prefix}{first}; correct what is bound to {calls[0]}"
     if isinstance(error, ValueError) or by_calls:
         return f"{prefix}{first}"
     return None
+
+
+def references() -> list[tuple[str, str]]:
+    """Bindings of parts to parts, each as "Class.parameter = @Part" with the name of the part."""
+    found = []
+    for (scope, selector), values in gin_config._CONFIG.items():
+        for parameter, value in values.items():
+            if isinstance(value, gin_config.ConfigurableReference):
+                owner, part = (name.split(".")[-1] for name in (selector, value.selector))
+                if "macro" not in (owner, part):
+                    place = f"{scope}/{owner}" if scope else owner
+                    found.append((f"{place}.{parameter} = @{part}", part))
+    return found
 
 
 def explain(message: str, error: Exception) -> str:

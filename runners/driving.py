@@ -24,7 +24,7 @@ def drive(parts: Parts, run: RunFolder, signals: Signals, total_steps: int, text
 
     Raises:
         ConfigError: the folder was removed meanwhile.
-        NonFiniteError: too many updates in a row gave numbers that are not finite.
+        DivergenceError: too many updates in a row gave numbers that are not finite.
     """
     loop, evaluator, checkpointer = parts.loop, parts.evaluator, parts.checkpointer
     try:

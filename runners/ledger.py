@@ -9,7 +9,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from runners.health import FiniteWatch
+from runners.health import HealthWatch
 from runners.meter import Meter
 
 
@@ -23,7 +23,7 @@ class Ledger:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.counts = {"iterations": 0, "env_steps": 0, "updates": 0}
-        self._meter, self._watch = Meter(), FiniteWatch(device)
+        self._meter, self._watch = Meter(), HealthWatch(device)
         self.restart()
 
     def restart(self) -> None:
@@ -52,7 +52,7 @@ class Ledger:
         """Count an update, and add its metrics to the means.
 
         Raises:
-            NonFiniteError: too many refused updates in a row; `batch` is the last one's.
+            DivergenceError: too many refused updates in a row; `batch` is the last one's.
         """
         self.counts["updates"] += 1
         self._meter.add(metrics)

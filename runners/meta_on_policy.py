@@ -11,7 +11,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from runners.devices import device_of
-from runners.health import FiniteWatch
+from runners.health import HealthWatch
 from runners.memory import keep_freed_memory
 from runners.meter import Meter
 from runners.regimes import ON_POLICY, check_loop
@@ -86,7 +86,7 @@ class MetaOnPolicyLoop:
         self.device = device_of(learner)
         self._stream = task_stream(seed)
         self._meter = Meter()
-        self._watch = FiniteWatch(self.device, check_every=1, most=MAX_REFUSED)
+        self._watch = HealthWatch(self.device, check_every=1, most=MAX_REFUSED)
         self._seconds, self._read = dict.fromkeys(PHASES, 0.0), 0
 
     @property

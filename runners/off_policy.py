@@ -13,7 +13,7 @@ from torch import Tensor
 
 from runners.collector import Collector
 from runners.devices import device_of
-from runners.health import FiniteWatch, Rates
+from runners.health import HealthWatch, Rates
 from runners.memory import keep_freed_memory
 from runners.meter import Meter
 from runners.regimes import PLAIN, check_loop
@@ -44,6 +44,7 @@ class OffPolicyLoop:
         warmup: "policy" explores with the initial policy, "uniform" draws actions uniformly.
         catch_up: make the updates of the warm-up's steps at its end, in one go.
         log_interval: environment steps between two readings of the metrics.
+        max_critic_loss: the run stops where "loss/critic" goes beyond it; None for no bound.
 
     Raises:
         ValueError: for a value out of range, or a replay, learner and suite that do not fit.
@@ -67,6 +68,7 @@ class OffPolicyLoop:
         warmup: str = "policy",
         catch_up: bool = False,
         log_interval: int = 5000,
+        max_critic_loss: float | None = None,
     ) -> None:
         at_least_one = {
             "steps_per_iteration": steps_per_iteration,
@@ -80,6 +82,11 @@ class OffPolicyLoop:
             raise ValueError(
                 "OffPolicyLoop.updates_per_step must be positive, at least 1e-6 and below 1e6, "
                 f"got {updates_per_step}"
+            )
+        if max_critic_loss is not None and not 0.0 < max_critic_loss < math.inf:
+            raise ValueError(
+                f"OffPolicyLoop.max_critic_loss must be positive, got {max_critic_loss}; None is "
+                "no bound"
             )
         if warmup not in ("policy", "uniform"):
             raise ValueError(f"OffPolicyLoop.warmup must be 'policy' or 'uniform', got {warmup!r}")
@@ -107,7 +114,8 @@ class OffPolicyLoop:
         self.counts = {"steps": 0, "wait": warmup_steps, "trained": 0, "updates": 0}
         self.counts |= {"started": 0, "due": 0, "logged": 0}
         self._meter = Meter()
-        self._watch, self._rates = FiniteWatch(self.device), Rates()
+        self._watch = HealthWatch(self.device, max_critic_loss=max_critic_loss)
+        self._rates = Rates()
         self._vector: Any = None
         self._context: TensorDict | None = None
 

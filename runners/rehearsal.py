@@ -17,6 +17,7 @@ from rich.table import Table
 from envs.errors import TaskError
 from runners.checkpoint import Checkpointer
 from runners.config import ConfigError
+from runners.config_messages import references
 from runners.environment_checks import check_environments
 from runners.learner_checks import (
     TRAINING,
@@ -65,7 +66,8 @@ def rehearse(
     _check_protocol(parts.suite)
     seconds["checks"] = time.perf_counter() - started
     loop, evaluator = parts.loop, parts.evaluator
-    with _in_a_line(f"{type(loop).__name__} with {type(parts.learner).__name__}", to_lower(loop)):
+    whose = f"{type(loop).__name__} with {type(parts.learner).__name__}"
+    with _in_a_line(whose, to_lower(loop), parts.learner):
         names = [task.name for task in parts.suite.tasks()]
         check = functools.partial(check_metrics, parts.learner, names)
         with last_calls(parts.learner, ("act", *TRAINING), check) as calls:
@@ -82,12 +84,15 @@ def rehearse(
 
 
 @contextmanager
-def _in_a_line(whose: str, lower: str = "the sizes that are bound to it") -> Iterator[None]:
+def _in_a_line(
+    whose: str, lower: str = "the sizes that are bound to it", learner: Any = None
+) -> Iterator[None]:
     """Say of an exception what it is; a `ConfigError` adds the place in code of the user's.
 
     Args:
         whose: it is.
         lower: the sizes to lower if it is one of too little memory.
+        learner: whose parts may be the reason, if one's may.
     """
     try:
         yield
@@ -98,9 +103,23 @@ def _in_a_line(whose: str, lower: str = "the sizes that are bound to it") -> Ite
             raise ConfigError(f"{whose}: {lack}; lower {lower}") from error
         kind, said = type(error).__name__, failure_reason(error)
         said = said if said.startswith(kind) else f"{kind}: {said}"
+        see = _parts_of(learner)
+        bound = f"; see {', '.join(see)}" if see else ""
         raise ConfigError(
-            f"{whose}: {said}; a run without --dry_run shows the whole traceback"
+            f"{whose}: {said}{bound}; a run without --dry_run shows the whole traceback"
         ) from error
+
+
+def _parts_of(learner: Any) -> list[str]:
+    """The bindings of parts to a learner and to its parts, where to look for what does not fit."""
+    owners, found = [kind.__name__ for kind in type(learner).__mro__], []
+    for owner in owners:  # grows
+        for binding, part in references():
+            if binding.split(".")[0] == owner:
+                found.append(binding)
+                if part not in owners:
+                    owners.append(part)
+    return found
 
 
 def _check_protocol(suite: Any) -> None:

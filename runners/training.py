@@ -24,7 +24,7 @@ from runners.config import ConfigError
 from runners.devices import named_device
 from runners.evaluation import Evaluator
 from runners.files import disk_is_full
-from runners.health import NonFiniteError
+from runners.health import DivergenceError
 from runners.logs import Logger
 from runners.manifest import DamagedError
 from runners.parts import Loop, Parts
@@ -262,7 +262,7 @@ def _run(
     except Exception as error:
         refused = isinstance(error, TaskError)
         status(FAILED, step=loop.step, reason=failure_reason(error), exit_code=2 if refused else 1)
-        if isinstance(error, NonFiniteError):
+        if isinstance(error, DivergenceError):
             states = {"batch": error.batch.to_dict(), "learner": parts.learner.state_dict()}
             (run.path / "failure").mkdir(exist_ok=True)
             for name, state in states.items():

@@ -3,6 +3,8 @@
 States that lack something, random acting, exceptions, and metrics that cannot be logged.
 """
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -29,8 +31,9 @@ FILES = {
 }
 
 
-def dry_run(file, tmp_path, capsys):
+def dry_run(file, tmp_path, capsys, *bindings):
     arguments = [f"--gin_file={FILES[file]}", f"--workdir={tmp_path}", "--dry_run"]
+    arguments += [f"--gin={binding}" for binding in bindings]
     code = train.main(["train", *arguments])
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     return code, said
@@ -181,6 +184,21 @@ def test_one_line_names_what_is_wrong(case, tmp_path, capsys, monkeypatch):
     assert code == 2 and len(said) == 1, said
     for word in words:
         assert word in said[0]
+
+
+@pytest.mark.parametrize(
+    ("binding", "words"),
+    [
+        ("SAC.actor = @MLP", "OffPolicyLoop with SAC: .*see SAC.actor = @MLP, .*Critic.trunk = "),
+        ("Actor.trunk = @Critic", "Critic.forward.* see .*Actor.trunk = @Critic"),
+        ("Actor.trunk = @Actor", "recursion.*; see .*Actor.trunk = @Actor .*bind a part that fits"),
+        ("OffPolicyLoop.replay = @RewardScaler", "see OffPolicyLoop.replay = @RewardScaler, and"),
+        ("train.loop = @SAC", "keyword argument 'seed'; see .*train.loop = @SAC, and bind a part"),
+    ],
+)
+def test_parts_in_the_wrong_place_are_named(binding, words, tmp_path, capsys):
+    code, said = dry_run("sac", tmp_path, capsys, binding)
+    assert code == 2 and len(said) == 1 and re.search(words, said[0]), said
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -308,3 +308,15 @@ def test_small_soft_modules_need_their_encoder(learner, tmp_path, monkeypatch, c
     else:
         assert code == 2
         assert "in_features must hold features and code" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("width", ["FeedforwardEncoder.width", "TaskEncoder.code_dim"])
+def test_small_soft_modules_need_features_as_wide_as_codes(width, capsys, tmp_path):
+    file = "gin/quick/softmod_small_point_mass.gin"
+    arguments = [f"--gin_file={file}", f"--gin={width} = 60", f"--workdir={tmp_path}"]
+    assert train.main(["train", *arguments, "--dry_run"]) == 2
+    assert re.search(
+        r"error: .*\((60, 50|50, 60), 0\) numbers, but SAC.actor's trunk takes them for "
+        r"\(50, 50, 10\); bind SOFT_FEATURES alone",
+        capsys.readouterr().err,
+    )

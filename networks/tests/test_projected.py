@@ -527,7 +527,7 @@ def test_toy_tasks_that_differ_by_a_low_rank():
         ("init", (1, 1, 2), {"init": "zero"}),
         ("layer 1, 39 to 326 .* lower rank", (39, 8, 10), {"residual": "sum"}),
         (
-            "layer 1, 100 to 326 .* num_tasks = 1 .* set residual",
+            "layer 1, 100 to 326 .* num_tasks = 1 and rank = 50; set residual",
             (100, 8, 1),
             {"residual": "linear"},
         ),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from runners.health import CHECK_EVERY, MAX_NONFINITE, NonFiniteError
+from runners.health import CHECK_EVERY, MAX_NONFINITE, DivergenceError
 from runners.ledger import Ledger
 
 BATCH = TensorDict({}, [2])
@@ -41,7 +41,7 @@ def test_restored_goes_on():
 
 def test_refused_updates_in_a_row_stop_the_run():
     ledger = Ledger(CPU)
-    with pytest.raises(NonFiniteError):
+    with pytest.raises(DivergenceError):
         for _ in range(MAX_NONFINITE + CHECK_EVERY):
             ledger.updated({"health/nonfinite": torch.ones(())}, BATCH)
     assert ledger.counts["updates"] >= MAX_NONFINITE

@@ -9,7 +9,7 @@ from torch import nn
 
 from envs.navigation import NavigationSuite
 from envs.point_mass import PointMassSuite
-from runners.health import NonFiniteError
+from runners.health import DivergenceError
 from runners.meta_on_policy import MAX_REFUSED, MetaOnPolicyLoop
 
 SMALL = {"tasks_per_iteration": 3, "episodes_per_task": 2}
@@ -58,7 +58,7 @@ def test_updates_refused_in_a_row_stop_the_run():
 
     learner.update = refuse
     loop = MetaOnPolicyLoop(NavigationSuite(horizon=5), learner, **SMALL)
-    with pytest.raises(NonFiniteError, match=f"not finite in {MAX_REFUSED} updates in a row"):
+    with pytest.raises(DivergenceError, match=f"not finite in {MAX_REFUSED} updates in a row"):
         run(loop, 60)
     assert loop.updates == 2 * MAX_REFUSED
     loop.close()

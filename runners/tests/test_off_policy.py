@@ -8,7 +8,7 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
-from runners.health import CHECK_EVERY, MAX_NONFINITE, NonFiniteError
+from runners.health import CHECK_EVERY, MAX_NONFINITE, DivergenceError
 from runners.off_policy import OffPolicyLoop
 from runners.reward_scaler import RewardScaler
 
@@ -103,8 +103,9 @@ class Trajectories:
 
 
 class Learner(nn.Module):
-    def __init__(self, refuse=False):
+    def __init__(self, refuse=False, losses=()):
         super().__init__()
+        self.losses = iter(losses)
         self.weight = nn.Parameter(torch.zeros(2), requires_grad=False)
         self.calls, self.refuse = [], refuse
 
@@ -127,7 +128,9 @@ class Learner(nn.Module):
         self.weight += 0.01 * batch["action"].mean((0, 1))
         if "context" in batch.keys():
             self.weight += 1e-3 * batch["context"]["observation"].mean()
-        return {"loss": self.weight.sum(), "health/nonfinite": torch.tensor(float(self.refuse))}
+        metrics = {"loss": self.weight.sum(), "health/nonfinite": torch.tensor(float(self.refuse))}
+        loss = next(self.losses, None)
+        return metrics if loss is None else {**metrics, "loss/critic": torch.tensor(loss)}
 
     def end_phase(self, context):
         self.calls.append("end")
@@ -330,14 +333,33 @@ def test_when_the_first_update_comes_and_how_many(catch_up, warmup, per_step, pe
 
 def test_refused_updates_in_a_row_stop_the_run():
     loop = make(Learner(refuse=True))
-    with pytest.raises(NonFiniteError, match="not finite in"):
+    with pytest.raises(DivergenceError, match="not finite in"):
         run(loop, 3 + 2 * (MAX_NONFINITE + CHECK_EVERY))
     assert MAX_NONFINITE <= loop.updates < MAX_NONFINITE + CHECK_EVERY
+
+
+def test_a_critic_that_diverges_stops_the_run():
+    losses = [1.0, float("nan"), 10.0, 11.0, *[0.0] * 200]
+    steps = 3 + 2 * CHECK_EVERY
+    run(make(Learner(losses=losses)), steps)
+    run(make(Learner(losses=losses), max_critic_loss=11.5), steps)
+    half = make(Learner(losses=losses), max_critic_loss=10.5)
+    run(half, 20)
+    again = make(Learner(losses=[0.0] * 200), max_critic_loss=10.5)
+    again.load_state_dict(copy.deepcopy(half.state_dict()))
+    for loop in (half, again):
+        with pytest.raises(DivergenceError, match=r"reached 11 by.*max_critic_loss = 10\.5; lower"):
+            run(loop, steps)
+        assert loop.updates == CHECK_EVERY
+    with pytest.raises(ValueError, match="logs no loss/critic"):
+        run(make(max_critic_loss=1.0), 10)
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
+        {"max_critic_loss": 0.0},
+        {"max_critic_loss": float("inf")},
         {"steps_per_iteration": 0},
         {"warmup_steps": 0},
         {"updates_per_step": 0.0},

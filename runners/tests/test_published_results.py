@@ -44,6 +44,13 @@ def test_conditions_of_the_first_version():
             assert entry["goals"] == ("random" if "_random" in entry["key"] else "fixed")
 
 
+def test_one_goal_for_each_task_is_not_fifty():
+    for entry in chosen(["MT10/*/iyer2022"]):
+        assert (entry["goals"], entry["reward_version"]) == ("fixed", "v2")
+        assert (entry["steps"], entry["seeds"]) == (15e6, 10) and "horizon" not in entry
+        assert entry["spread"] == {"dendrites": 0.071, "mlp": 0.096}[entry["short"]]
+
+
 def test_patterns():
     keys = {entry["key"] for entry in chosen(["mt10/care/*", "MT50/*/mclean2025_v1"])}
     assert keys == {
