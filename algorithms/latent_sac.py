@@ -85,6 +85,10 @@ class LatentSAC(nn.Module):
         for name, value in positive.items():
             if not 0.0 < value < math.inf:
                 raise ValueError(f"LatentSAC.{name} must be positive and finite, got {value}")
+        if not math.isfinite(target_entropy_factor):
+            raise ValueError(
+                f"LatentSAC.target_entropy_factor must be finite, got {target_entropy_factor}"
+            )
         sizes = observation_dim, action_dim, latent_dim
         self.actor, self.critic = actor(*sizes), critic(*sizes)
         fix = "include gin/networks/latent_mlp.gin"

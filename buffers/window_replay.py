@@ -84,6 +84,8 @@ class WindowReplay:
             raise ValueError(
                 f"WindowReplay.validation_share is {validation_share}; give a share below 1"
             )
+        if seed is not None and seed < 0:
+            raise ValueError(f"WindowReplay.seed is {seed}; give none, or one of at least 0")
         if weighting not in WEIGHTINGS:
             raise ValueError(f"WindowReplay.weighting is {weighting!r}; give one of {WEIGHTINGS}")
         self.capacity, self.length, self.batch_size = capacity, length, batch_size

@@ -115,7 +115,7 @@ class PointRobotSuite(TensorSuite, ListedSuite):
         self._kind, self._record, self._names = kind, record, tuple(record.families)
         self._horizon = record.horizon if horizon is None else horizon
         check_whole("horizon", self._horizon, 1)
-        check_whole("goal_seed", goal_seed, 0)
+        check_whole("goal_seed", goal_seed, 0, 2**32 - 1)
         check_whole("change_steps", change_steps, 0)
         self._goal_seed, self._change_steps = goal_seed, change_steps
         counts = shares(record.sizes if sizes is None else sizes, len(self._names))

@@ -82,7 +82,7 @@ class RobotSuite(ListedSuite):
         self._record, self._benchmark = record, benchmark
         self._horizon = record.horizon if horizon is None else horizon
         check_whole("horizon", self._horizon, 1)
-        check_whole("goal_seed", goal_seed, 0)
+        check_whole("goal_seed", goal_seed, 0, 2**32 - 1)
         self._names = _names(record, families)
         if change is not None and record.drawn and not set(record.drawn) & set(self._names):
             raise ValueError(

@@ -88,7 +88,7 @@ class GRUMixtureEncoder(nn.Module):
         ):
             if value not in choices:
                 raise ValueError(f"{name} must be one of {choices}, got {value!r}")
-        features = int(complexity * width)
+        features = int(complexity * width) if math.isfinite(complexity) else 0
         if features < 1:
             raise ValueError(f"complexity must give a feature at least, got {complexity}")
         self.length, self.latent_dim, self.num_components = length, latent_dim, num_components

@@ -3,6 +3,7 @@
 See `networks.gru_mixture` for the papers.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -73,10 +74,17 @@ class TransitionDecoder(nn.Module):
         if reconstructed is None:
             reconstructed = observation_dim
         places = range(reconstructed) if isinstance(reconstructed, int) else tuple(reconstructed)
-        if not places or min(places) < 0 or max(places) >= observation_dim:
+        known = set(range(observation_dim))
+        if not places or not set(places) <= known or len(set(places)) < len(places):
             raise ValueError(
-                f"reconstructed must name some of {observation_dim} numbers, got {reconstructed}"
+                f"reconstructed must name some of {observation_dim} numbers, each once, got "
+                f"{reconstructed}"
             )
+        shares = {"state_hidden": state_hidden, "reward_hidden": reward_hidden}
+        shares["complexity"] = (complexity,)
+        for name, values in shares.items():
+            if not all(0.0 < value < math.inf for value in values):
+                raise ValueError(f"{name} must be positive and finite, got {values}")
         self.state_error = state_error
         inputs = observation_dim + action_dim + latent_dim
         h = int(complexity * inputs)

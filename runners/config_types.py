@@ -31,10 +31,13 @@ def type_errors() -> list[str]:
             if hint is _UNKNOWN or fits(resolved, hint):
                 continue
             name = f"{scope}/" * bool(scope) + gin_config._REGISTRY.minimal_selector(selector)
+            fix = "bind a value of that type"
+            if isinstance(resolved, gin_config.ConfigurableReference):
+                fix = f"{fix}, or write {resolved!r}() if it makes one"
             given = repr(value) if resolved is value else f"{value!r} ({resolved!r})"
             errors.append(
                 f"{name}.{parameter} = {given}: got {_kind(resolved)}, "
-                f"expected {_readable(hint)}; bind a value of that type"
+                f"expected {_readable(hint)}; {fix}"
             )
     return errors
 
@@ -74,10 +77,17 @@ def fits(value: Any, hint: Any) -> bool:
         return value in arguments
     kind = origin or hint
     if isinstance(value, gin_config.ConfigurableReference):
-        return value.evaluate or kind not in (int, float, str, bool, list, tuple, dict, type(None))
+        return value.evaluate or _takes_a_factory(kind)
     if kind in (None, type(None)) or value is None:
         return value is None and kind in (None, type(None), object)
     return _literal_fits(value, kind, arguments)
+
+
+def _takes_a_factory(kind: Any) -> bool:
+    """Whether a class or function, not yet called, may stand for a parameter of this type."""
+    if not inspect.isclass(kind) or kind in (object, type, collections.abc.Callable):
+        return True
+    return any("__call__" in vars(owner) for owner in kind.__mro__)
 
 
 def _literal_fits(value: Any, kind: Any, arguments: tuple[Any, ...]) -> bool:

@@ -83,6 +83,10 @@ class WindowEvaluator(RolloutEvaluator):
                 raise ValueError(f"WindowEvaluator.{name} must be at least 1, got {value}")
         if burn_in < 0:
             raise ValueError(f"WindowEvaluator.burn_in must be at least 0, got {burn_in}")
+        if isinstance(suite, type):
+            raise ValueError(
+                f"WindowEvaluator.suite is the class {suite.__name__}; write @{suite.__name__}()"
+            )
         runs = tuple(runs)
         if not runs or not set(runs) <= set(RUNS) or len(set(runs)) < len(runs):
             raise ValueError(f"WindowEvaluator.runs must be among {RUNS}, got {runs}")

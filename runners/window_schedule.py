@@ -116,6 +116,11 @@ class WindowSchedule:
                 f"WindowSchedule.replay: {kind} draws no windows; bind it to @WindowReplay"
             )
         self.replay = replay(spec.observation_dim, spec.action_dim, length=learner.window)
+        if getattr(learner, "labelled", False) and not getattr(self.replay, "labelled", True):
+            raise ValueError(
+                f"WindowReplay.labelled = False: {type(learner).__name__} learns from labels; keep "
+                "them, or bind LABEL_WEIGHT to 0"
+            )
         self.inference_steps, self.inference_batch = inference_steps, inference_batch
         self.validation_interval, self.patience = validation_interval, patience
         self.policy_steps, self.policy_batch = policy_steps, policy_batch

@@ -311,6 +311,45 @@ BAD_META = {
         [FAMILIES, "--gin=NUM_COMPONENTS = 1"],
         ["TIGR.label_weight", "2 families", "NUM_COMPONENTS", "LABEL_WEIGHT"],
     ),
+    "TIGR with labels that are not kept": (
+        [FAMILIES, "--gin=WindowReplay.labelled = False"],
+        ["WindowReplay.labelled", "TIGR learns from labels", "LABEL_WEIGHT to 0"],
+    ),
+    "an encoder without end": (
+        [FAMILIES, "--gin=GRUMixtureEncoder.complexity = 1e400"],
+        ["GRUMixtureEncoder: complexity", "got inf"],
+    ),
+    "a decoder without end": (
+        [FAMILIES, "--gin=TransitionDecoder.state_hidden = (1.0, 1e400)"],
+        ["TransitionDecoder: state_hidden", "positive and finite", "inf"],
+    ),
+    "a number predicted twice": (
+        [FAMILIES, "--gin=TransitionDecoder.reconstructed = (0, 0)"],
+        ["TransitionDecoder: reconstructed", "each once", "(0, 0)"],
+    ),
+    "an endless target of the entropy": (
+        [FAMILIES, "--gin=LatentSAC.target_entropy_factor = -1e400"],
+        ["LatentSAC.target_entropy_factor", "finite", "-inf"],
+    ),
+    "a seed of goals that numpy does not take": (
+        [FAMILIES, "--gin=GOAL_SEED = 4294967296"],
+        ["PointRobotSuite: goal_seed", "at most 4294967295"],
+    ),
+    "a negative seed of windows": (
+        [FAMILIES, "--gin=WindowReplay.seed = -1"],
+        ["WindowReplay.seed is -1", "at least 0"],
+    ),
+    "a class for the evaluator's suite": (
+        [FAMILIES, "--gin=WindowEvaluator.suite = @PointRobotSuite"],
+        ["WindowEvaluator.suite is the class PointRobotSuite", "@PointRobotSuite()"],
+    ),
+    "a class for a change of task": (
+        [
+            "--gin_file=gin/papers/cemrl/cheetah_changing_direction.gin",
+            "--gin=RobotSuite.change = @LocationChange",
+        ],
+        ["RobotSuite.change", "envs.changes.Change", "write @LocationChange()"],
+    ),
     "patience of a learner that keeps no best encoder": (
         [FAMILIES, "--gin=PATIENCE = 100"],
         ["WindowSchedule.patience", "TIGR", "PATIENCE to None"],
