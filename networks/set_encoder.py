@@ -14,7 +14,7 @@ from torch.nn.functional import softplus
 
 from networks.feed_forward import FeedForward
 from networks.latent_gaussian import LatentGaussian, product_of_gaussians, standard_gaussian
-from networks.sizes import check_sizes
+from networks.sizes import check_hidden, check_sizes
 from networks.transitions import join, transition_width
 
 
@@ -53,10 +53,11 @@ class SetEncoder(nn.Module):
             init: as in `networks.mlp.init_layers_`; "soft_module" is that of PEARL too.
 
         Raises:
-            ValueError: if a size is below 1 or `init` is unknown.
+            ValueError: if a size is below 1, there is no hidden layer, or `init` is unknown.
         """
         super().__init__()
         check_sizes(latent_dim=latent_dim)
+        check_hidden(hidden)
         width = transition_width(observation_dim, action_dim, next_observation=next_observation)
         self.latent_dim, self.bottleneck = latent_dim, bottleneck
         self.next_observation = next_observation

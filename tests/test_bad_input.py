@@ -311,6 +311,10 @@ BAD_META = {
         [FAMILIES, "--gin=NUM_COMPONENTS = 1"],
         ["TIGR.label_weight", "2 families", "NUM_COMPONENTS", "LABEL_WEIGHT"],
     ),
+    "an encoder with a layer of nothing": (
+        [POINT_ROBOT, "--gin=ENCODER_HIDDEN = (8, -1)"],
+        ["SetEncoder: hidden", "each at least 1", "(8, -1)"],
+    ),
     "TIGR with labels that are not kept": (
         [FAMILIES, "--gin=WindowReplay.labelled = False"],
         ["WindowReplay.labelled", "TIGR learns from labels", "LABEL_WEIGHT to 0"],
