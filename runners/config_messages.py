@@ -42,6 +42,8 @@ def building_error(error: Exception) -> str | None:
         if bound := [binding for binding, to in references() if to == name[0]]:
             return f"{prefix}{first}; see {' and '.join(bound)}, and bind a part that fits there"
     by_calls = isinstance(error, (RuntimeError, *MISUSE)) and bool(calls)
+    if by_calls and re.search("CUDA|NVIDIA", first):
+        return f"{prefix}no CUDA device: {first}; bind DEVICE = 'cpu', or {calls[0]}.device alone"
     if isinstance(error, AttributeError | AssertionError) and by_calls:
         return f"{prefix}{first}; correct what is bound to {calls[0]}"
     if isinstance(error, ValueError) or by_calls:

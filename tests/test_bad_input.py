@@ -107,7 +107,7 @@ BAD = {
     ),
     "device of the replay that is not there": (
         ["--gin=TaskReplay.device = 'cuda:99'"],
-        ["TaskReplay", "CUDA"],
+        ["TaskReplay: no CUDA device: ", "bind DEVICE = 'cpu', or TaskReplay.device alone"],
     ),
     "no such device": (["--gin=DEVICE = 'tpu9'"], ["tpu9"]),
 }
