@@ -74,8 +74,8 @@ class TransitionDecoder(nn.Module):
         if reconstructed is None:
             reconstructed = observation_dim
         places = range(reconstructed) if isinstance(reconstructed, int) else tuple(reconstructed)
-        known = set(range(observation_dim))
-        if not places or not set(places) <= known or len(set(places)) < len(places):
+        once = len(places) <= observation_dim and len(set(places)) == len(places)
+        if not places or min(places) < 0 or max(places) >= observation_dim or not once:
             raise ValueError(
                 f"reconstructed must name some of {observation_dim} numbers, each once, got "
                 f"{reconstructed}"

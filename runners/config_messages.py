@@ -38,9 +38,9 @@ def building_error(error: Exception) -> str | None:
             f"one that is to be called later without parentheses: @{factory[1]}"
         )
     misfit = re.match(r"(\w+)\.__init__\(\) (takes|got an unexpected keyword)", first)
-    if name := calls[:1] if isinstance(error, RecursionError) else misfit and [misfit[1]]:
-        if bound := [binding for binding, to in references() if to == name[0]]:
-            return f"{prefix}{first}; see {' and '.join(bound)}, and bind a part that fits there"
+    part = calls[0] if isinstance(error, RecursionError) and calls else misfit and misfit[1]
+    if bound := [binding for binding, name in references() if name == part]:
+        return f"{prefix}{first}; see {' and '.join(bound)}, and bind a part that fits there"
     by_calls = isinstance(error, (RuntimeError, *MISUSE)) and bool(calls)
     if by_calls and re.search("CUDA|NVIDIA", first):
         return f"{prefix}no CUDA device: {first}; bind DEVICE = 'cpu', or {calls[0]}.device alone"

@@ -24,7 +24,8 @@ def drive(parts: Parts, run: RunFolder, signals: Signals, total_steps: int, text
 
     Raises:
         ConfigError: the folder was removed meanwhile.
-        DivergenceError: too many updates in a row gave numbers that are not finite.
+        DivergenceError: too many updates in a row gave numbers that are not finite, or the critics'
+            loss was too large.
     """
     loop, evaluator, checkpointer = parts.loop, parts.evaluator, parts.checkpointer
     try:

@@ -52,7 +52,7 @@ class Ledger:
         """Count an update, and add its metrics to the means.
 
         Raises:
-            DivergenceError: too many refused updates in a row; `batch` is the last one's.
+            DivergenceError: see `HealthWatch.add`; `batch` is the last update's.
         """
         self.counts["updates"] += 1
         self._meter.add(metrics)
