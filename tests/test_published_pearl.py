@@ -91,9 +91,7 @@ RUNS = {
     "pearl/tigr_cheetah_eight": Run(
         "cheetah-families", 20, 6, 80, 40, *FAMILIES, latent=8, drawn=80, interval=5
     ),
-    "pearl/tigr_ant_nine": Run(
-        "ant-families", 29, 8, 90, 45, *FAMILIES, latent=9, drawn=90, interval=5
-    ),
+    "pearl/tigr_ant_nine": Run("ant-families", 29, 8, 90, 45, *FAMILIES, latent=9, drawn=90),
     "nm_pearl/cheetah_direction_nm": DIRECTION._replace(gated=True),
     "nm_pearl/cheetah_velocity_nm": VELOCITY._replace(gated=True),
     "nm_pearl/point_robot_pearl": ORIGIN,
