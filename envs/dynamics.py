@@ -74,6 +74,7 @@ class SingleEnv(Environment):
     def __init__(self, dynamics: Dynamics, goals: Goals, task: Task) -> None:
         self._dynamics, self._goals, self._task = dynamics, goals, task
         self._state: State = {}
+        self._begun = False
         self._rng = np.random.default_rng(0)
         width = (dynamics.observation_dim,)
         self.observation_space = Box(-np.inf, np.inf, width, np.float64)
@@ -92,6 +93,7 @@ class SingleEnv(Environment):
         self._rng = np.random.Generator(np.random.PCG64(int(source.integers(2**63))))
         goal = torch.from_numpy(self._goals(self._task, given.get("goal", 0)))
         self._state, observation = self._dynamics.begin(goal[None], self._rng)
+        self._begun = True
         return observation[0].double().numpy(), {}
 
     def step(
@@ -103,7 +105,7 @@ class SingleEnv(Environment):
             RuntimeError: before the first reset.
             ValueError: see `envs.arrays.write_actions`.
         """
-        if not self._state:
+        if not self._begun:
             raise RuntimeError("step before the first reset; call reset() or restore()")
         width, discrete = self._dynamics.action_dim, self._dynamics.discrete
         row = np.empty(1, np.int64) if discrete else np.empty((1, width), np.float32)
@@ -123,3 +125,4 @@ class SingleEnv(Environment):
         """Continue where `snapshot` was taken."""
         self._state = {name: torch.tensor(value) for name, value in state["state"].items()}
         self._rng.bit_generator.state = state["rng"]
+        self._begun = True

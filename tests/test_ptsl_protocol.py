@@ -229,6 +229,12 @@ def test_an_update_on_mixed_rows_equals_one_on_rows_by_task(trunk, compiled, mon
     torch.testing.assert_close(*pair, rtol=1e-4, atol=1e-5)
 
 
+def test_the_bound_of_the_published_loss() -> None:
+    """Of the sum of both critics' losses, whose mean is logged."""
+    config.parse([ROOT / "gin/papers/ptsl/ptsl_mt10_200k_ptsl_3h.gin"])
+    assert 2 * gin.query_parameter("OffPolicyLoop.max_critic_loss") == 1e8
+
+
 def test_mixed_batches_are_refused_beside_trajectories() -> None:
     with pytest.raises(ValueError, match="trajectories needs .* TaskReplay.stratified is False"):
         loop(trajectories=TrajectoryStore)

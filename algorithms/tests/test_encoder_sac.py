@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -137,6 +138,20 @@ def test_losses_see_the_features_they_should(parts, batch):
     value = plain.critic(view(seen, now["action"]))["state_action_value"].amin(-1)
     expected = (alpha * now["action_log_prob"] - value).mean()
     torch.testing.assert_close(metrics["loss/actor"], expected.detach())
+
+
+def test_trunks_that_take_features_and_code_apart_otherwise(parts):
+    made, encoder = learner(parts), SimpleNamespace(out_features=5, code_dim=2)
+    actor, critic = SimpleNamespace(parts=(3, 2, 0)), SimpleNamespace(parts=(3, 2, 2))
+    made.actor, made.critic = nn.Module(), nn.Module()
+    made.actor.trunk, made.critic.trunk = actor, critic
+    made._check_parts(encoder, action_dim=2)
+    critic.parts = (3, 2, 1)
+    with pytest.raises(ValueError, match=r"\(3, 2, 2\) numbers, but SAC.critic's .* \(3, 2, 1\)"):
+        made._check_parts(encoder, action_dim=2)
+    actor.parts = (2, 3, 0)
+    with pytest.raises(ValueError, match=r"\(3, 2, 0\) numbers, but SAC.actor's .* \(2, 3, 0\)"):
+        made._check_parts(encoder, action_dim=2)
 
 
 def test_acting_goes_through_the_encoder(parts):

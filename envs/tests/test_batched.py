@@ -389,6 +389,26 @@ def test_one_row_takes_the_actions_a_vector_takes():
             single.step(wrong)
 
 
+def test_one_row_without_a_state():
+    class Bandit(Dynamics):
+        observation_dim, action_dim, discrete = 1, 2, True
+
+        def begin(self, goal, rng):
+            return {}, torch.zeros(1, 1)
+
+        def step(self, state, action, rng):
+            ended = torch.ones(1, dtype=torch.bool)
+            return {}, Outcome(torch.zeros(1, 1), action.float(), ended, ended)
+
+    single = SingleEnv(Bandit(), lambda task, number: np.zeros(1), Task("bandit", 0))
+    with pytest.raises(RuntimeError, match="before the first reset"):
+        single.step(1)
+    single.reset()
+    again = SingleEnv(Bandit(), lambda task, number: np.zeros(1), Task("bandit", 0))
+    again.restore(single.snapshot())
+    assert single.step(1)[1] == again.step(1)[1] == 1.0
+
+
 def test_a_first_observation_that_is_not_finite():
     class Lost(Failing):
         def begin(self, goal, rng):
