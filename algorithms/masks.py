@@ -24,18 +24,18 @@ def replaced(old: Masks, new: Masks, replace: Tensor) -> Masks:
 def statistics(name: str, old: Masks, new: Masks) -> Metrics:
     """What a commit did to one network's masks: in all, for each layer and for each task."""
     before, after = flat(old), flat(new)
-    kept = after.sum(1)
+    kept = torch.maximum(before.sum(1), after.sum(1))  # dense masks before, pruned ones after
     turnover = 1.0 - (before * after).sum(1) / kept
-    overlap = mean_of_others(shared(new))
-    layers = {f"mask/kept_fraction/{name}/{i}": m.float().mean() for i, m in enumerate(new)}
-    return {
+    told = {
         f"mask/kept_fraction/{name}": after.mean(),
         f"mask/turnover/{name}": turnover.mean(),
-        f"mask/overlap/{name}": overlap.mean(),
         f"mask/turnover_of_task/{name}": turnover,
-        f"mask/overlap_of_task/{name}": overlap,
-        **layers,
     }
+    told |= {f"mask/kept_fraction/{name}/{i}": m.float().mean() for i, m in enumerate(new)}
+    if len(after) > 1:
+        overlap = mean_of_others(shared(new))
+        told |= {f"mask/overlap/{name}": overlap.mean(), f"mask/overlap_of_task/{name}": overlap}
+    return told
 
 
 def shared(masks: Masks) -> Tensor:
@@ -46,7 +46,7 @@ def shared(masks: Masks) -> Tensor:
 
 def mean_of_others(matrix: Tensor) -> Tensor:
     """Mean of each row `[tasks]` of a matrix `[tasks, tasks]`, its diagonal left out."""
-    return (matrix.sum(1) - matrix.diagonal()) / max(1, matrix.shape[0] - 1)
+    return (matrix.sum(1) - matrix.diagonal()) / (matrix.shape[0] - 1)
 
 
 def flat(masks: Masks) -> Tensor:

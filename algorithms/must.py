@@ -1,7 +1,7 @@
 """MUST: multi-task SAC in which every task trains and acts through its own sub-network.
 
-There is no paper; the method is known from its code. What that code does and what is done here
-differ in the points numbered in `MaskedSAC`.
+There is no paper; the method is known from its code. Where this learner differs most from that
+code is said in `MaskedSAC`, the rest in docs/methods/must.md.
 """
 
 import math
@@ -35,18 +35,20 @@ class MaskedSAC(SAC):
     """SAC through binary masks that a generator gives each task (MUST).
 
     A generator per network turns the task's one-hot, and optionally an encoding of a recent
-    trajectory, into a score for every weight; the highest-scored share is kept. Masks change only
-    at a *commit*, and learner, targets, actors and evaluation all use the committed ones.
+    trajectory, into a score for every weight; the highest-scored share is kept. The masks in use
+    change only at a *commit*, for learner, targets, actors and evaluation together.
     Iterations divisible by `update_interval` are generator phases: (1) supervised steps make the
     overlap of two tasks' masks follow the similarity of their trajectories; (2) the losses of SAC
-    reach the generators through straight-through masks; (3) new masks are committed.
+    reach the generators through straight-through masks, those of `generator_phase`; (3) new masks
+    are committed.
 
-    Deviations from the reference code: 1. masks are deterministic and one set serves everybody,
-    where the reference draws new noise at each forward pass and acts with other masks than it
-    trains; 2. each group of parameters keeps one optimizer for the whole run (the reference
-    trains its second critic with the first one's on most iterations); 3. the policy's loss moves
-    neither critics nor their generators; 4. RL and supervised learning of the generator have a
-    rate each; 5. a commit exchanges a bounded share of a mask, since large exchanges cost success.
+    Deviations from the reference code: 1. masks are deterministic, and but for generator phases one
+    set serves everybody, where the reference draws new noise at each forward pass and always acts
+    with other masks than it trains; 2. a network keeps one optimizer for the whole run and a
+    generator one for each of its losses (the reference trains its second critic with the first
+    one's on most iterations); 3. the policy's loss moves neither critics nor their generators; 4.
+    RL and supervised learning of the generator have a rate each; 5. a commit exchanges a bounded
+    share of a mask, since large exchanges cost success.
 
     Args:
         sizes: Sizes of observation and action, and the number of tasks.
@@ -62,13 +64,14 @@ class MaskedSAC(SAC):
         shared_target: In them every generator follows the trajectories as the policy's generator
             encodes them, as in the reference; else as it does itself.
         initial_masks: `"generator"`, `"random"` (independent of tasks and layers) or `"dense"`.
-        commit: `"top_k"` commits what scores highest and trains with it; `"resample"` is the
-            reference: noisy masks, in supervised steps too, drawn again for the learner alone in
-            every iteration; those of a generator phase's last update are committed.
+        commit: `"top_k"` commits what scores highest, within `MaskGenerator.max_swap` and
+            `.hysteresis`; `"resample"`, unbounded, is the reference: noisy masks, in supervised
+            steps too, drawn again for the learner alone in every iteration; those of a generator
+            phase's last update are committed.
         generator_phase: What a generator phase trains. `"joint"`: the networks and the generators,
-            under the masks that score highest now; `"committed"`: both, but under the committed
-            masks, which pass the gradient on to the scores; `"generators"`: as `"joint"`, with the
-            networks standing still.
+            under the masks that score highest now, of which a bounded commit takes over only a
+            part; `"committed"`: both, but under the masks in use, which pass the gradient on to the
+            scores; `"generators"`: as `"joint"`, with the networks standing still.
         update_gate: Replace a task's masks only once it has succeeded, in training or in an
             evaluation, and while the mean success of its last three evaluations is below 0.66.
         **sac: Arguments of `SAC`.
@@ -164,7 +167,13 @@ class MaskedSAC(SAC):
     @property
     def commits(self) -> bool:
         """Whether the coming `end_phase` commits new masks."""
-        return self.generating
+        return self._generates
+
+    @property
+    def _generates(self) -> bool:
+        """Whether this iteration is a generator phase, begun or not."""
+        is_open = self.freeze_after is None or self.iteration < self.freeze_after
+        return is_open and self.iteration % self.update_interval == 0
 
     def check_trajectories(self, kept: bool) -> None:
         """ValueError if the masks depend on trajectories, and the loop has not `kept` any."""
@@ -182,8 +191,8 @@ class MaskedSAC(SAC):
             ValueError: If trajectories are needed and there are none.
         """
         self.check_trajectories(context is not None)
+        self.generating = self._generates
         is_open = self.freeze_after is None or self.iteration < self.freeze_after
-        self.generating = is_open and self.iteration % self.update_interval == 0
         if self.resample and is_open and not self.generating:
             with torch.no_grad():
                 self._drawn = self._noisy(self._draw(context))
@@ -251,6 +260,7 @@ class MaskedSAC(SAC):
         """Move each generator so that masks overlap as trajectories resemble each other."""
         names = [f"supervised/{name}" for name in self.names]
         noise = self._random() if self.resample else None
+        refused = []
         for _ in range(self.sl_steps):
             drawn = self._draw(context)
             losses = [
@@ -258,9 +268,14 @@ class MaskedSAC(SAC):
                 for g in self.generators
             ]
             loss = torch.stack(losses).sum()
-            self.groups.move(loss, *names)
+            step = self.groups.move(loss, *names)
+            refused.append(step.refused)
             self._follow_encoders()
-        return {"loss/similarity": loss.detach() / len(names)}
+        return {
+            "loss/similarity": loss.detach() / len(names),
+            "health/nonfinite": torch.stack(refused).amax(),
+            **step.norms,
+        }
 
     @torch.no_grad()
     def _commit(self, context: TensorDict | None) -> Metrics:

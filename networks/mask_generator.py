@@ -254,7 +254,8 @@ class MaskGenerator(nn.Module):
     def pretrain(self, context: TensorDictBase, draws: torch.Generator) -> None:
         """Train the encoder on the recent trajectories, if it has `pretrain_passes`.
 
-        Also renews the Gaussians of `gaussian_kl`, from the newest five trajectories of each task.
+        The slow encoder follows once. Also renews the Gaussians of `gaussian_kl`, from the newest
+        five trajectories of each task.
 
         Args:
             context: "observation" [num_tasks, window, length, observation_dim], newest first, and
@@ -263,6 +264,8 @@ class MaskGenerator(nn.Module):
         """
         observation, mask = context["observation"], context["mask"]
         self.encoder.pretrain(observation.flatten(0, 1), mask.flatten(0, 1), draws)
+        if self.encoder.pretrain_passes:
+            self.follow()
         if self.similarity_target == "gaussian_kl":
             with torch.no_grad():
                 recent = observation[:, :SUMMARY_WINDOW], mask[:, :SUMMARY_WINDOW]

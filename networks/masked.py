@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from networks.affine import affine, head
 from networks.mlp import MLP
-from networks.version_cache import VersionCache
+from networks.version_cache import VersionCache, is_vmapped
 
 GRANULARITIES = ("weight", "neuron")
 
@@ -169,7 +169,7 @@ class MaskedMLP(MLP):
 
     def _in_task_order(self, task: Tensor) -> bool:
         """Spare the gather when row t is task t; asked only where the answer costs no wait."""
-        if task.shape[0] != self.num_tasks or torch.is_grad_enabled():
+        if task.shape[0] != self.num_tasks or torch.is_grad_enabled() or is_vmapped(task):
             return False
         return task.device.type == "cpu" and torch.equal(task, torch.arange(self.num_tasks))
 

@@ -232,9 +232,11 @@ def test_invariant_20_masks_change_at_the_interval_until_frozen(freeze_after) ->
     learner = _must(dims, update_interval=2, freeze_after=freeze_after)
     for iteration in range(8):
         old = _hash(learner.actor.committed())
+        commits = learner.commits  # asked before the phase begins, as by a loop of one update
         _iterate(learner, dims, iteration)
         frozen = freeze_after is not None and iteration >= freeze_after
-        assert (_hash(learner.actor.committed()) != old) == (iteration % 2 == 0 and not frozen)
+        assert commits == (iteration % 2 == 0 and not frozen)
+        assert (_hash(learner.actor.committed()) != old) == commits
 
 
 def test_invariant_21_every_base_network_moves_in_both_kinds_of_phase() -> None:
@@ -405,6 +407,30 @@ def test_commit_metrics_equal_a_count_by_hand() -> None:
     assert metrics["mask/overlap/actor"].item() == pytest.approx(sum(pairs) / 6)
     stayed = sum(int((a & b).sum()) for a, b in zip(old, new, strict=True)) / (3 * kept)
     assert metrics["mask/turnover/actor"].item() == pytest.approx(1.0 - stayed, abs=1e-6)
+
+
+def test_commit_metrics_of_dense_masks_and_of_one_task() -> None:
+    """Half of a dense mask goes at the first commit; one task shares with no other."""
+    dims = Dims(num_tasks=1)
+    metrics = _iterate(_must(dims, update_interval=1, initial_masks="dense"), dims, 0)
+    assert metrics["mask/turnover/actor"].item() == pytest.approx(0.5, abs=0.01)
+    assert not [name for name in metrics if name.startswith("mask/overlap")]
+
+
+def test_supervised_steps_are_counted_when_refused() -> None:
+    """Numbers that are not finite stop the generator they reach, and the metrics say so."""
+    dims, context = Dims(), _context(Dims(), 0)
+    learner = _must(dims, update_interval=1)
+    _iterate(learner, dims, 0)
+    metrics = learner.begin_phase(context)
+    assert metrics["health/nonfinite"] == 0.0
+    assert all(metrics[f"grad_norm/supervised/{name}"] > 0.0 for name in learner.names)
+    _iterate(learner, dims, 1)
+    context["observation"][0] = torch.nan
+    trained = [p for p in learner.generators.parameters() if p.requires_grad]
+    before = [p.clone() for p in trained]
+    assert learner.begin_phase(context)["health/nonfinite"] == 1.0
+    assert all(map(torch.equal, before, trained))
 
 
 def test_update_gate_waits_for_success_and_for_weakness() -> None:

@@ -279,6 +279,17 @@ def test_gaussian_target_needs_pretraining():
     build().pretrain(context, torch.Generator())
 
 
+def test_slow_encoder_at_rate_one_is_the_trained_one():
+    generator = build(encoder=partial(ENCODER, pretrain_passes=1), target_rate=1.0)
+    observation, mask = torch.randn(3, 7, 8, 4), torch.ones(3, 7, 8, dtype=torch.bool)
+    context = TensorDict({"observation": observation, "mask": mask}, [3, 7])
+    before = [parameter.clone() for parameter in generator.encoder_target.parameters()]
+    generator.pretrain(context, torch.Generator())
+    slow = list(generator.encoder_target.parameters())
+    assert all(map(torch.equal, slow, generator.encoder.parameters()))
+    assert not all(map(torch.equal, slow, before))
+
+
 def test_copy_and_state_dict():
     generator = build()
     drawn = trajectories()

@@ -219,6 +219,16 @@ def test_vmapped_rows_of_weights():
             torch.testing.assert_close(y[index], network(x, task))
 
 
+def test_vmapped_tasks():
+    network = build()
+    network.commit(random_masks(network))
+    x, task = torch.randn(5, T, IN), torch.stack([torch.randperm(T) for _ in range(5)])
+    with torch.no_grad():
+        y = torch.func.vmap(network)(x, task)
+        for index in range(5):
+            torch.testing.assert_close(y[index], network(x[index], task[index]))
+
+
 def test_copy_and_state_dict_keep_masks():
     network = build()
     network.commit(random_masks(network))
