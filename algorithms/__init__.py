@@ -1,1 +1,1 @@
-"""Learners: SAC for many tasks and MUST. Each is an `Algorithm`."""
+"""Learners: SAC for many tasks and its kin, MUST, PEARL, TIGR, CEMRL, CAVIA and MAML."""

@@ -1,4 +1,4 @@
-"""What learners offer a loop: `Algorithm`, `MetaAlgorithm`; what they ask of a suite: `Sizes`."""
+"""What learners offer a loop, and what they ask of a suite and of networks."""
 
 import warnings
 from abc import ABC, abstractmethod
@@ -28,6 +28,32 @@ class Sizes(Protocol):
         """Tasks learnt together."""
 
 
+class PolicyNetwork(Protocol):
+    """What learners ask of a policy; a module, `networks.actor.Actor` for example."""
+
+    def __call__(self, td: TensorDict, explore: bool = True) -> TensorDict:
+        """Add `"loc"`, `"scale"` and `"action"`, all `[*, action_dim]`, to td `[*]`.
+
+        The action is tanh(x) with x of N(loc, scale^2), and `"action_log_prob"` `[*]` stands beside
+        it, in nats, with the pathwise gradient; without `explore` it is tanh(loc) alone.
+
+        Args:
+            td: `"observation"` `[*, observation_dim]`, and `"task_id"` `[*]`, or of learners that
+                infer one `"latent"` `[*, latent_dim]`.
+            explore: Draw the action, with torch's global generator.
+        """
+
+
+class CriticNetwork(Protocol):
+    """What learners ask of their critics; a module, `networks.critic.Critic` for example."""
+
+    num_critics: int
+    """How many are stacked: the first dimension of every parameter."""
+
+    def __call__(self, td: TensorDict) -> TensorDict:
+        """Add `"state_action_value"` `[*, num_critics]` to td, as of a policy, with `"action"`."""
+
+
 def check_networks(learner: str, key: str, fix: str, **networks: nn.Module) -> None:
     """Check by what name a learner's networks are told of the task, and that no more is needed.
 
@@ -52,9 +78,12 @@ def check_networks(learner: str, key: str, fix: str, **networks: nn.Module) -> N
 class Algorithm(nn.Module, ABC):
     """A learner: it owns networks and optimizers, and sees no environment, file or step count.
 
-    A loop collects with `act` and `observe`, then calls `update` a number of times between one
-    `begin_phase` and one `end_phase`. `state_dict()` is complete: optimizers and counters travel
-    in `get_extra_state`, as nested dicts of tensors and plain values.
+    `OffPolicyLoop` collects with `act`, shows each step to `observe`, then calls `update` a number
+    of times between one `begin_phase` and one `end_phase`. Of these two `PosteriorSchedule` calls
+    the same, `WindowSchedule` puts them around the steps of inference instead, `MetaOnPolicyLoop`
+    calls neither; only `OffPolicyLoop` has contexts for them. `state_dict()` is complete:
+    optimizers and counters travel in `get_extra_state`, as nested dicts of tensors and plain
+    values.
     """
 
     grouped = False
@@ -87,8 +116,8 @@ class Algorithm(nn.Module, ABC):
         """Add `"action"` `[n, action_dim]` in [-1, 1], or `[n]` where actions are discrete.
 
         Args:
-            td: `"observation"` `[n, observation_dim]` and `"task_id"` `[n]` int64; a
-                meta-learner's also `"latent"` `[n, latent_dim]`.
+            td: `[n]`: `"observation"` `[n, observation_dim]` and `"task_id"` `[n]` int64. A
+                meta-learner's is another, see `MetaAlgorithm.act`.
             explore: Act as in training; False is deterministic and draws nothing.
         """
 
@@ -106,7 +135,7 @@ class Algorithm(nn.Module, ABC):
         """
 
     def observe(self, td: TensorDict) -> None:
-        """See one collected vector step `[n]`, `"next"` included."""
+        """See one collected vector step `[n]`, `"next"` included; `OffPolicyLoop` alone."""
 
     def begin_phase(self, context: TensorDict | None) -> Metrics:
         """Prepare for the gradient steps of one iteration.
@@ -135,6 +164,16 @@ class MetaAlgorithm(Algorithm):
     `"adaptations"` `[tasks]` int64, how often each was adapted. They belong to the caller: none is
     kept in the learner or in its state.
     """
+
+    @abstractmethod
+    def act(self, td: TensorDict, explore: bool) -> TensorDict:
+        """Add `"action"` `[tasks, episodes, action_dim]`, or `[tasks, episodes]` of discrete ones.
+
+        Args:
+            td: `[tasks]`: `"observation"` `[tasks, episodes, observation_dim]` and `"latent"`
+                `[tasks, 1, latent_dim]`, that of all episodes of a task; no `"task_id"`.
+            explore: As in `Algorithm.act`.
+        """
 
     @abstractmethod
     def prior(self, num_tasks: int) -> TensorDict:

@@ -133,7 +133,7 @@ class CAVIA(MetaAlgorithm):
 
     @torch.no_grad()
     def act(self, td: TensorDict, explore: bool) -> TensorDict:
-        """Add `"action"`, a sample or the mode, to td `[tasks, episodes]`.
+        """Add `"action"`, a sample or the mode, to td `[tasks]`.
 
         Reads `"observation"` `[tasks, episodes, observation_dim]` and `"latent"`, the same for all
         episodes of a task: `[tasks, 1 or episodes, latent_dim]`.

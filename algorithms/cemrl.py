@@ -91,7 +91,7 @@ class CEMRL(WindowLearner):
 
     @property
     def compares(self) -> bool:
-        """To re-weigh by what is learnt from."""
+        """Whether `validate` is given windows for training too, to re-weigh the errors by them."""
         return self.reweigh
 
     def start_weights(self) -> Tensor:

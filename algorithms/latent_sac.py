@@ -40,8 +40,8 @@ class LatentSAC(nn.Module):
         observation_dim: Width of the observation.
         action_dim: Width of the action, A.
         latent_dim: Width of z.
-        actor: Factory of the policy, called with the three sizes.
-        critic: Factory of the stacked critics, called with the three sizes.
+        actor: Factory of the policy (`PolicyNetwork`), called with the three sizes.
+        critic: Factory of the stacked critics (`CriticNetwork`), called with the three sizes.
         optimizer: A `torch.optim` class that knows `fused`.
         lr: Learning rate of policy, critics and temperature.
         discount: Discount factor per step.

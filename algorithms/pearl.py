@@ -81,8 +81,8 @@ class PEARL(OffPolicyMetaAlgorithm):
     Args:
         sizes: Sizes of observation and action (a suite's `spec`).
         encoder: Factory of the `Encoder`, called with the two sizes.
-        actor: Factory of the policy, called with the two sizes and the latent's.
-        critic: Factory of the stacked critics, called with the same.
+        actor: Factory of the policy (`PolicyNetwork`), called with the two sizes and the latent's.
+        critic: Factory of the stacked critics (`CriticNetwork`), called with the same.
         value: Factory of V, called with sizes of input, output (1) and latent; None for no V.
         optimizer: A `torch.optim` class that knows `fused`.
         discount: Discount factor per step.
@@ -184,7 +184,7 @@ class PEARL(OffPolicyMetaAlgorithm):
 
     @torch.no_grad()
     def act(self, td: TensorDict, explore: bool) -> TensorDict:
-        """Add `"action"`, a sample or `tanh(mu)`, to td `[tasks, *]`.
+        """Add `"action"`, a sample or `tanh(mu)`, to td `[tasks]`.
 
         Reads `"observation"` `[tasks, *, observation_dim]` and `"latent"`, which broadcasts against
         it: `[tasks, 1, latent_dim]` for several episodes of each task.

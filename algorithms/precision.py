@@ -17,7 +17,7 @@ def bfloat16_is_native(device: torch.device) -> bool:
 
 
 def products_are_bfloat16(device: torch.device) -> bool:
-    """Whether `bf16_products` does what it says there: tried, since libraries take it for a leave.
+    """Whether `bf16_products` does what it says there: tried, since a library may not.
 
     On processors that is done by those with AMX alone.
     """

@@ -47,8 +47,8 @@ class SAC(Algorithm):
 
     Args:
         sizes: Sizes of observation and action, and the number of tasks (a suite's `spec`).
-        actor: Factory of the policy, called with the three sizes.
-        critic: Factory of the stacked critics, called with the three sizes.
+        actor: Factory of the policy (`PolicyNetwork`), called with the three sizes.
+        critic: Factory of the stacked critics (`CriticNetwork`), called with the three sizes.
         optimizer: A `torch.optim` class that knows `fused`.
         discount: Discount factor per step.
         smoothing: Share of the online critics that enters their targets at each step.
@@ -137,6 +137,12 @@ class SAC(Algorithm):
         dims = (width, sizes.action_dim, sizes.num_tasks)
         self.num_tasks = sizes.num_tasks
         self.actor, self.critic = actor(*dims), critic(*dims)
+        if not self.masked and any(hasattr(m, "mask_buffers") for m in self.actor.modules()):
+            warnings.warn(
+                f"{type(self).__name__} prunes nothing: the masks of its networks stay whole; "
+                "learn with MaskedSAC, or bind a trunk without masks",
+                stacklevel=2,
+            )
         fix = "networks that read a latent go with learners that infer one, PEARL for example"
         check_networks("SAC", "task_id", fix, actor=self.actor, critic=self.critic)
         self.target = copy.deepcopy(self.critic).requires_grad_(False)

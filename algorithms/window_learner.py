@@ -178,7 +178,7 @@ class WindowLearner(OffPolicyMetaAlgorithm):
     def judge(
         self, mixture: Mixture, label: Tensor | None, state: Tensor, reward: Tensor
     ) -> Metrics:
-        """Do what follows from a validation: mean errors of o' and of r, 0-d, of its windows."""
+        """React to a validation, whose windows had these mean errors of o' and of r, 0-d."""
 
     # Inference.
 
@@ -240,9 +240,10 @@ class WindowLearner(OffPolicyMetaAlgorithm):
 
     @torch.no_grad()
     def act(self, td: TensorDict, explore: bool) -> TensorDict:
-        """Add `"action"` to td, `[tasks, episodes]` or `[rows]`.
+        """Add `"action"` to td `[tasks]`.
 
-        Reads `"observation"` `[*, observation_dim]` and `"latent"`, which broadcasts.
+        Reads `"observation"` `[tasks, *, observation_dim]` and `"latent"`, which broadcasts against
+        it: `[tasks, 1, latent_dim]` for several episodes of each task.
         """
         return td.set("action", self.agent.act(td["observation"], td["latent"], explore))
 

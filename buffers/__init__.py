@@ -1,1 +1,1 @@
-"""Replay: transitions in equal shares per task, and the states of whole episodes."""
+"""Replay: single transitions, contexts and windows of each task; states of whole episodes."""

@@ -1,7 +1,7 @@
-"""Replay in equal, independent shares per task, after the replay of MUST and T3S.
+"""Replay in equal, independent shares per task, after the replay of MUST's code.
 
 Soft Modularization (Yang et al. 2020) draws one set of time indices and uses it for all tasks;
-here, as in MUST and T3S, every task has its own ring and its own uniform indices. The MTRL family
+here, as there, every task has its own ring and its own uniform indices. The MTRL family
 (Sodhani et al. 2021) keeps one buffer for all tasks, and a batch has as many rows of a task as
 chance gives it: that is `stratified=False`.
 """

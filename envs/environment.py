@@ -107,6 +107,16 @@ def check_environment(name: str, environment: Any, rules: Rules) -> None:
         )
 
 
+def reset_fault(name: str, outcome: Any, rules: Rules) -> str | None:
+    """What is wrong with what a reset of this task gave; None if nothing is."""
+    if not (isinstance(outcome, tuple) and len(outcome) == 2):
+        return f"task {name}: reset must return an observation and a dict, got {outcome!r:.80}"
+    observation, _ = outcome
+    if getattr(observation, "shape", None) != (rules.observation_dim,):
+        return _shape_fault(name, observation, rules)
+    return None
+
+
 def fault(name: str, outcome: Any, rules: Rules) -> str | None:
     """What is wrong with what a step of this task gave; None if nothing is."""
     try:
@@ -114,7 +124,7 @@ def fault(name: str, outcome: Any, rules: Rules) -> str | None:
     except (TypeError, ValueError):
         return f"task {name}: a step must return gymnasium's five values, got {outcome!r:.80}"
     if getattr(observation, "shape", None) != (rules.observation_dim,):
-        return shape_fault(name, observation, rules)
+        return _shape_fault(name, observation, rules)
     if not _is_number(reward):
         return f"task {name}: a reward must be one number, got {reward!r:.80}"
     if not isinstance(info, Mapping):
@@ -131,7 +141,7 @@ def fault(name: str, outcome: Any, rules: Rules) -> str | None:
     return None
 
 
-def shape_fault(name: str, observation: Any, rules: Rules) -> str:
+def _shape_fault(name: str, observation: Any, rules: Rules) -> str:
     """What is wrong with an observation that is no array of the shape the spec says."""
     shape = getattr(observation, "shape", None)
     got = f"a {type(observation).__name__}, no array" if shape is None else f"of shape {shape}"

@@ -13,7 +13,7 @@ import numpy as np
 
 from envs.arrays import Arrays, Rules, silence, told
 from envs.breakdowns import Breakdowns
-from envs.environment import Environment, check_environment, fault, shape_fault
+from envs.environment import Environment, check_environment, fault, reset_fault
 from envs.errors import TaskError
 from envs.spares import Spares
 
@@ -199,9 +199,10 @@ class Chunk:
         goals = self._tasks[i].goals
         self._goals[i] = goals[int(self._rngs[i].choice(len(goals)))]
         options = {"goal": self._goals[i], "rng": self._rngs[i]}
-        observation, _ = self._environments[i].reset(options=options)
-        if getattr(observation, "shape", None) != self._shape:
-            raise TaskError(shape_fault(self._tasks[i].name, observation, self._rules))
+        began = self._environments[i].reset(options=options)
+        if said := reset_fault(self._tasks[i].name, began, self._rules):
+            raise TaskError(said)
+        observation, _ = began
         if not np.isfinite(observation).all():
             raise RuntimeError(
                 f"{self._tasks[i].name}, goal {self._goals[i]}: the first observation is not finite"

@@ -1,1 +1,1 @@
-"""Networks: trunks, the actor and critic doors, and the mask generator of MUST."""
+"""Networks: trunks, the actor and critic around them, encoders of tasks, mask generators."""

@@ -1,4 +1,4 @@
-"""The policy door: reads keys, calls the trunk, writes a squashed Gaussian and its action."""
+"""The policy: reads keys, calls the trunk, writes a squashed Gaussian and its action."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""The critic door: several value networks as one stacked call."""
+"""The critic: several value networks as one stacked call."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -105,7 +105,6 @@ class MaskGenerator(nn.Module):
             ("num_tasks", num_tasks, 1, math.inf),
             ("hidden", hidden, 1, math.inf),
             ("rank", rank, 1, math.inf),
-            ("pruning_ratio", pruning_ratio, 0.0, math.nextafter(1.0, 0.0)),
             ("noise_scale", noise_scale, 0.0, math.inf),
             ("hysteresis", hysteresis, 0.0, math.inf),
             ("max_swap", 1.0 if max_swap is None else max_swap, 0.0, 1.0),
@@ -113,6 +112,8 @@ class MaskGenerator(nn.Module):
         ):
             if not low <= number <= high:
                 raise ValueError(f"{name} must lie in [{low}, {high}], got {number}")
+        if not 0.0 <= pruning_ratio < 1.0:
+            raise ValueError(f"pruning_ratio must lie in [0, 1), got {pruning_ratio}")
         for name, option, options in (
             ("score_head", score_head, SCORE_HEADS),
             ("surrogate", surrogate, SURROGATES),

@@ -32,6 +32,8 @@ def building_error(error: Exception) -> str | None:
         if calls and calls[0].endswith("Suite"):
             fix = "the sizes that are bound to it"
         return f"{prefix}{lack}; lower {fix}"
+    if re.match(r"Can't instantiate abstract class", first):
+        return f"{prefix}{first}; write what it lacks"
     if factory := re.match(r"(\w+)\.__init__\(\) missing \d+ required positional", first):
         return (
             f"{first}: where it is bound it is called with fewer; bind a part that fits there, and "
@@ -73,7 +75,8 @@ def explain(message: str, error: Exception) -> str:
         if module := undecorated(name):
             return f"'{name}' of {module} is not known to gin; write @gin.configurable above it"
         fix = closest(name, names) or (
-            "import its module in the gin file, or write @gin.configurable above it"
+            "import its module in the gin file, above the binding, or write @gin.configurable "
+            "above it"
         )
         binding = re.search(r"In binding for '(.+?)'", message)
         where = f" (in {binding[1]})" if binding else ""

@@ -33,7 +33,7 @@ def type_errors() -> list[str]:
             name = f"{scope}/" * bool(scope) + gin_config._REGISTRY.minimal_selector(selector)
             fix = "bind a value of that type"
             if isinstance(resolved, gin_config.ConfigurableReference):
-                fix = f"{fix}, or write {resolved!r}() if it makes one"
+                fix = f"{fix}, or write {_other_form(resolved)}"
             given = repr(value) if resolved is value else f"{value!r} ({resolved!r})"
             errors.append(
                 f"{name}.{parameter} = {given}: got {_kind(resolved)}, "
@@ -77,16 +77,26 @@ def fits(value: Any, hint: Any) -> bool:
         return value in arguments
     kind = origin or hint
     if isinstance(value, gin_config.ConfigurableReference):
-        return value.evaluate or _takes_a_factory(kind)
+        return _fits_once_made(value, kind) if value.evaluate else _takes_a_factory(kind)
     if kind in (None, type(None)) or value is None:
         return value is None and kind in (None, type(None), object)
     return _literal_fits(value, kind, arguments)
+
+
+def _fits_once_made(reference: Any, kind: Any) -> bool:
+    """Whether what the reference makes may be called, if the parameter is called."""
+    made = reference.configurable.wrapped
+    return kind is not collections.abc.Callable or not inspect.isclass(made) or _has_call(made)
 
 
 def _takes_a_factory(kind: Any) -> bool:
     """Whether a class or function, not yet called, may stand for a parameter of this type."""
     if not inspect.isclass(kind) or kind in (object, type, collections.abc.Callable):
         return True
+    return _has_call(kind)
+
+
+def _has_call(kind: type) -> bool:
     return any("__call__" in vars(owner) for owner in kind.__mro__)
 
 
@@ -130,6 +140,12 @@ def _resolve(value: Any) -> Any:
         if seen > 100:
             return _CIRCLE
     return value
+
+
+def _other_form(reference: Any) -> str:
+    """With parentheses where there are none, and without where there are some."""
+    text = repr(reference)
+    return text.removesuffix("()") if reference.evaluate else f"{text}() if it makes one"
 
 
 def _kind(value: Any) -> str:

@@ -11,7 +11,7 @@ from gymnasium.wrappers import PassiveEnvChecker
 from tensordict import TensorDict
 from torch import Tensor
 
-from envs.environment import check_environment, fault
+from envs.environment import check_environment, fault, reset_fault
 from envs.errors import TaskError
 from runners.config import ConfigError
 from runners.status import failure_reason
@@ -26,6 +26,10 @@ def check_environments(suite: Any, steps: int = 5) -> None:
     tasks = suite.tasks()
     build = suite.build(tasks)
     for task in tasks:
+        if not (isinstance(task.name, str) and task.name):
+            raise ConfigError(f"a task's name (Task.name) must be a string, got {task.name!r}")
+        if not task.goals:
+            raise ConfigError(f"task {task.name} has no goals; give it at least one")
         try:
             _check_alone(build, task, suite.spec.rules(), steps)
         except TaskError as error:
@@ -53,6 +57,12 @@ def _check_alone(build: Any, task: Any, rules: Any, steps: int) -> None:
     environment = build(task)
     check_environment(task.name, environment, rules)
     try:
+        began = environment.reset(options={"goal": task.goals[0]})
+        if said := reset_fault(task.name, began, rules):
+            raise TaskError(said)
+        outcome = environment.step(environment.action_space.sample())
+        if said := fault(task.name, outcome, rules):
+            raise TaskError(said)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of bounds that are infinite on purpose
             checked = PassiveEnvChecker(environment)

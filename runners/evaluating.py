@@ -184,6 +184,11 @@ def _unfit(evaluator: Any, learner: Any, unread: Sequence[str]) -> str:
             "--activations: this run has no meta-learner, and no recorder (Evaluator.recorder); "
             "leave the flag out, or train with gin/runners/activity.gin"
         )
+    elif (kind := getattr(evaluator.recorder, "kind", "activity")) != "activity":
+        return (
+            f"--activations: this run's recorder (Evaluator.recorder) writes its {kind} at every "
+            "evaluation, and no activations; leave the flag out"
+        )
     elif "LayerRecorder.episodes" in unread:
         return "--activation_episodes: this run has no meta-learner; leave the flag out"
     return ""

@@ -98,6 +98,11 @@ class OffPolicyLoop:
                 "use gin/runners/meta_on_policy.gin"
             )
         self.suite, self.learner, self.seed, self.spec = suite, learner, seed, spec
+        if isinstance(trajectories, type) and not hasattr(trajectories, "context"):
+            raise ValueError(
+                f"OffPolicyLoop.trajectories: {trajectories.__name__} keeps no episodes of each "
+                "task; bind it to @TrajectoryStore or None"
+            )
         self.replay = replay(spec.observation_dim, spec.action_dim, spec.num_tasks)
         sizes = spec.observation_dim, spec.num_tasks, spec.horizon
         self.trajectories = trajectories(*sizes) if trajectories else None
@@ -120,7 +125,14 @@ class OffPolicyLoop:
         self._context: TensorDict | None = None
 
     def _check_batches(self) -> None:
-        """Refuse a replay that mixes the tasks where rows must come grouped by them."""
+        """Refuse a replay of other things, or of mixed tasks where rows must come grouped."""
+        kept = type(self.replay)
+        others = ("context", "statistics")  # what those for learners of other loops have
+        if not hasattr(kept, "sample") or any(hasattr(kept, other) for other in others):
+            raise ValueError(
+                f"OffPolicyLoop.replay: {kept.__name__} does not give single transitions of all "
+                "tasks; bind it to @TaskReplay"
+            )
         if getattr(self.replay, "stratified", True):
             return
         if self.learner.grouped or self.trajectories is not None:

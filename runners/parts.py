@@ -14,20 +14,38 @@ from runners.seeding import GlobalStreams
 
 
 class Loop(Protocol):
-    """A training regime: an iterator of `(environment steps, metrics)`."""
+    """A training regime: an iterator of `(step, metrics)`."""
 
     unit: str
+    """What `step` and `train.total_steps` count: "steps" of environments, or "iterations"."""
+    counted: str
+    """How, for people: "over all tasks"."""
+    collected: str
+    """What is collected at once, for people: "one step of every task"."""
+    about: str
+    """The schedule, in a line."""
     step: int
+    """So far."""
     updates: int
+    """Gradient steps so far."""
     pending: bool
+    """In the middle of what no evaluation may interrupt."""
     closing: bool
+    """The learner's `end_phase` comes with the next piece."""
     replay: Any
+    """None without one."""
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """The loop itself."""
 
     def __next__(self) -> tuple[int, dict[str, Tensor]]:
-        """One vector step or one update."""
+        """One piece of work, such as a vector step or an update; no metrics most of the time."""
+
+    def rehearse(self, steps: int, updates: int) -> tuple[float, float]:
+        """A little of everything, for `--dry_run`: seconds of a collection and of an update."""
+
+    def whole(self, total_steps: int, step: float, update: float) -> float:
+        """Seconds of a run of `total_steps`, from those that `rehearse` measured."""
 
     def close(self) -> None:
         """Release the environments."""

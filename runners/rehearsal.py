@@ -5,7 +5,7 @@ import json
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def rehearse(
     seconds["checks"] = time.perf_counter() - started
     loop, evaluator = parts.loop, parts.evaluator
     whose = f"{type(loop).__name__} with {type(parts.learner).__name__}"
-    with _in_a_line(whose, to_lower(loop), parts.learner):
+    with _in_a_line(whose, to_lower(loop), (parts.learner, loop)):
         names = [task.name for task in parts.suite.tasks()]
         check = functools.partial(check_metrics, parts.learner, names)
         with last_calls(parts.learner, ("act", *TRAINING), check) as calls:
@@ -85,14 +85,14 @@ def rehearse(
 
 @contextmanager
 def _in_a_line(
-    whose: str, lower: str = "the sizes that are bound to it", learner: Any = None
+    whose: str, lower: str = "the sizes that are bound to it", parts: Sequence[Any] = ()
 ) -> Iterator[None]:
     """Say of an exception what it is; a `ConfigError` adds the place in code of the user's.
 
     Args:
         whose: it is.
         lower: the sizes to lower if it is one of too little memory.
-        learner: whose parts may be the reason, if one's may.
+        parts: whose own parts may be the reason.
     """
     try:
         yield
@@ -103,16 +103,16 @@ def _in_a_line(
             raise ConfigError(f"{whose}: {lack}; lower {lower}") from error
         kind, said = type(error).__name__, failure_reason(error)
         said = said if said.startswith(kind) else f"{kind}: {said}"
-        see = _parts_of(learner)
+        see = _parts_of(parts)
         bound = f"; see {', '.join(see)}" if see else ""
         raise ConfigError(
             f"{whose}: {said}{bound}; a run without --dry_run shows the whole traceback"
         ) from error
 
 
-def _parts_of(learner: Any) -> list[str]:
-    """The bindings of parts to a learner and to its parts, where to look for what does not fit."""
-    owners, found = [kind.__name__ for kind in type(learner).__mro__], []
+def _parts_of(parts: Sequence[Any]) -> list[str]:
+    """The bindings of parts to these and to their parts, where to look for what does not fit."""
+    owners, found = [kind.__name__ for part in parts for kind in type(part).__mro__], []
     for owner in owners:  # grows
         for binding, part in references():
             if binding.split(".")[0] == owner:

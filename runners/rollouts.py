@@ -18,7 +18,7 @@ class Acting(Protocol):
     """The part of a meta-learner that collecting needs."""
 
     def act(self, td: TensorDict, explore: bool) -> TensorDict:
-        """Add `"action"` to td `[tasks, episodes]` with `"observation"` and `"latent"`."""
+        """As `algorithms.base.MetaAlgorithm.act`."""
 
 
 class Rollouts:

@@ -118,10 +118,10 @@ def train(
             suite=(suite, "spec"),
             evaluator=(evaluator, "check"),
             commit_evaluator=(commit_evaluator, "check"),
-            logger=(logger, "bind"),
-            checkpointer=(checkpointer, "bind"),
-            progress=(progress, "bind"),
-            recorder=(recorder, "close"),
+            logger=(logger, "write"),
+            checkpointer=(checkpointer, "restore"),
+            progress=(progress, "update"),
+            recorder=(recorder, "wait"),
         )
     for name, value in {"total_steps": total_steps, "threads": threads}.items():
         if value is not None and value < 1:
@@ -135,8 +135,13 @@ def train(
         place = named_device(device, "train.device", "bind DEVICE = 'cpu'")
 
         def built() -> tuple[nn.Module, Any]:
-            learner = algorithm(suite.spec).to(place)
-            return learner, loop(suite, learner, seed=seed)
+            learner = algorithm(suite.spec)
+            if not isinstance(learner, nn.Module):
+                raise ConfigError(
+                    f"train.algorithm makes a {type(learner).__name__}, no torch.nn.Module; bind a "
+                    "learner, as algorithms.base.Algorithm describes it"
+                )
+            return learner, loop(suite, learner.to(place), seed=seed)
 
         learner, its_loop = built()
         parts = Parts(
@@ -204,6 +209,11 @@ def _check_objects(**bound: tuple[Any, str]) -> None:
         left_out = value is None and name != "suite"
         if isinstance(value, type) or not (left_out or hasattr(value, attribute)):
             given = value.__name__ if isinstance(value, type) else repr(value)
+            if given.startswith("<"):  # neither a class nor a literal
+                kind = type(value).__name__
+                raise ConfigError(
+                    f"train.{name}: {kind} has no '{attribute}'; bind a part that fits there"
+                )
             raise ConfigError(
                 f"train.{name} is {given}; bind it to a reference with parentheses, as in "
                 f"train.{name} = @{given if isinstance(value, type) else 'Name'}()"

@@ -75,6 +75,23 @@ BAD = {
         ["--gin=train.suite = 3"],
         ["train.suite is 3", "train.suite = @Name()"],
     ),
+    "a service of another kind": (
+        ["--gin=train.progress = @Logger()"],
+        ["train.progress: Logger has no 'update'", "a part that fits there"],
+    ),
+    "trajectories as a replay": (
+        ["--gin=OffPolicyLoop.replay = @TrajectoryStore"],
+        ["OffPolicyLoop.replay: TrajectoryStore", "bind it to @TaskReplay"],
+    ),
+    "contexts as a replay": (
+        ["--gin=import buffers.context_replay", "--gin=OffPolicyLoop.replay = @ContextReplay"],
+        ["OffPolicyLoop.replay: ContextReplay", "bind it to @TaskReplay"],
+    ),
+    "a replay as trajectories": (
+        ["--gin=OffPolicyLoop.trajectories = @TaskReplay"],
+        ["OffPolicyLoop.trajectories: TaskReplay", "bind it to @TrajectoryStore or None"],
+    ),
+    "no goals": (["--gin=PointMassSuite.num_goals = 0"], ["num_goals", "at least 1", "got 0"]),
     "object in place of a factory": (
         ["--gin=train.algorithm = @MaskedSAC()"],
         ["MaskedSAC", "'sizes'", "without parentheses: @MaskedSAC"],
@@ -353,6 +370,10 @@ BAD_META = {
             "--gin=RobotSuite.change = @LocationChange",
         ],
         ["RobotSuite.change", "envs.changes.Change", "write @LocationChange()"],
+    ),
+    "an object in place of a factory of CAVIA's": (
+        [NAVIGATION, "--gin=CAVIA.trust_region = @TrustRegion()"],
+        ["CAVIA.trust_region", "expected", "or write @TrustRegion"],
     ),
     "patience of a learner that keeps no best encoder": (
         [FAMILIES, "--gin=PATIENCE = 100"],

@@ -106,6 +106,19 @@ class Bare:
         pass
 
 
+class Old(PointMass):
+    """As before gymnasium: `reset` returns the observation, `step` four values."""
+
+    def reset(self, **options):
+        return super().reset(**options)[0]
+
+
+class Four(PointMass):
+    def step(self, action):
+        observation, reward, terminated, _, info = super().step(action)
+        return observation, reward, terminated, info
+
+
 class Unsaved(PointMass):
     snapshot = Environment.snapshot
 
@@ -133,6 +146,8 @@ FAULTS = {
         telling(info=lambda info: {"success": float("nan")}),
         r'info\["success"\] must be True or False, got nan',
     ),
+    "reset": (Old, r"reset must return an observation and a dict, got array\("),
+    "step": (Four, "a step must return gymnasium's five values"),
     "bare": (Bare, "has no simulate; derive it from envs.environment.Environment"),
     "unsaved": (Unsaved, "has no snapshot"),
     "discrete": (acting(Discrete(2)), r"action_space is Discrete\(2\), the spec asks for Box"),

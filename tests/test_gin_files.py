@@ -270,6 +270,15 @@ def test_one_include_turns_must_into_the_multi_head_learner(tmp_path, monkeypatc
     assert "MultiHeadMLP" in operative and "Masked" not in operative
 
 
+def test_a_method_given_after_another_leaves_nothing_of_its_loop():
+    importlib.import_module("runners.training")
+    config.parse([ROOT / "gin/must_mt10.gin", ROOT / "gin/methods/mtmhsac.gin"])
+    swapped = [bound(f"OffPolicyLoop.{name}") for name in ("trajectories", "steps_per_iteration")]
+    config.parse([ROOT / "gin/mtmhsac_mt10.gin"])
+    assert swapped == [None, 1]
+    assert bound("OffPolicyLoop.steps_per_iteration") == 1
+
+
 NETWORKS = ("mlp", "multi_head", "masked", "soft_modular", "care", "projected", "dendritic")
 LEARNERS = ("sac", "sequential_sac", "encoder_sac", "masked_sac", "must_reference")
 

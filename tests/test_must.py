@@ -103,6 +103,14 @@ def _hash(masks: list[Tensor]) -> str:
     return digest.hexdigest()
 
 
+def test_masks_under_a_learner_that_never_sets_them_are_told_of() -> None:
+    trunk = functools.partial(MaskedMLP, hidden=HIDDEN)
+    networks = {"actor": functools.partial(Actor, trunk=trunk)}
+    networks["critic"] = functools.partial(Critic, trunk=trunk)
+    with pytest.warns(UserWarning, match="SAC prunes nothing.*learn with MaskedSAC"):
+        SAC(Dims(), **networks)
+
+
 @pytest.fixture
 def double() -> Iterator[None]:
     """Everything in double precision, so that rounding hides nothing."""

@@ -43,10 +43,27 @@ BAD = {
         "import plain_net\nActor.trunk = @PlainNet\n",
         ["'PlainNet' of plain_net is not known to gin; write @gin.configurable above it"],
     ),
+    "a learner that lacks something": (
+        {
+            "half_learner": "import gin\n\nfrom algorithms.base import Algorithm\n\n\n"
+            "@gin.configurable\nclass Half(Algorithm):\n    def __init__(self, sizes):\n"
+            "        super().__init__()\n\n    def act(self, td, explore):\n        return td\n"
+        },
+        "import half_learner\ntrain.algorithm = @Half\n",
+        ["abstract class Half", "update", "write what it lacks"],
+    ),
+    "a learner that is no module": (
+        {
+            "plain_learner": "import gin\n\n\n@gin.configurable\nclass Plain:\n"
+            "    def __init__(self, sizes): ...\n"
+        },
+        "import plain_learner\ntrain.algorithm = @Plain\n",
+        ["train.algorithm makes a Plain, no torch.nn.Module"],
+    ),
     "a class that is nowhere": (
         {},
         "Actor.trunk = @Zyxwv\n",
-        ["nothing is called 'Zyxwv'; import its module in the gin file, or write @gin"],
+        ["nothing is called 'Zyxwv'; import its module in the gin file, above the binding, or"],
     ),
 }
 

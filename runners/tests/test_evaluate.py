@@ -2,12 +2,13 @@ import errno
 import json
 import os
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from envs.plane import PointMass
-from runners import config, evaluate, evaluation_results, saved_run
+from runners import config, evaluate, evaluating, evaluation_results, saved_run
 from runners.checkpoint import Checkpointer
 from runners.saved_run import SavedRun
 
@@ -232,3 +233,11 @@ def test_episodes_whose_simulator_broke_down_are_told(run, monkeypatch, caplog):
     monkeypatch.setattr(PointMass, "step", unstable)
     assert evaluate.main(["evaluate", str(run)]) == 0
     assert "8 episodes of this evaluation broke off" in caplog.text
+
+
+def test_a_recorder_of_masks_writes_no_activations():
+    recording = SimpleNamespace(recorder=SimpleNamespace(kind="masks"))
+    said = evaluating._unfit(recording, torch.nn.Identity(), ["MetaEvaluator.recorder"])
+    assert "--activations" in said and "writes its masks" in said
+    watching = SimpleNamespace(recorder=SimpleNamespace())
+    assert evaluating._unfit(watching, torch.nn.Identity(), ["MetaEvaluator.recorder"]) == ""
