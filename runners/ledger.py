@@ -17,18 +17,21 @@ class Ledger:
     """Counts, means of metrics since the last reading, and the seconds that each phase took.
 
     Args:
-        device: of the learner.
+        watch: of the updates.
+
+    Attributes:
+        counts: "iterations", "env_steps" and "updates" so far.
+        seconds: by phase, since the last reading.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, watch: HealthWatch) -> None:
         self.counts = {"iterations": 0, "env_steps": 0, "updates": 0}
-        self._meter, self._watch = Meter(), HealthWatch(device)
+        self._meter, self._watch = Meter(), watch
         self.restart()
 
     def restart(self) -> None:
         """Measure times from here."""
-        self._seconds: dict[str, float] = {}
+        self.seconds: dict[str, float] = {}
         self._read = dict(self.counts)
 
     @contextmanager
@@ -38,7 +41,7 @@ class Ledger:
         try:
             yield
         finally:
-            self._seconds[phase] = self._seconds.get(phase, 0.0) + perf_counter() - start
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + perf_counter() - start
 
     def collected(self, mask: Tensor) -> None:
         """Count the environment steps that `mask` says happened."""
@@ -58,14 +61,15 @@ class Ledger:
         self._meter.add(metrics)
         self._watch.add(metrics, self.counts["updates"], batch)
 
-    def read(self) -> dict[str, Tensor]:
-        """Means, counts and rates since the last reading; starts anew."""
+    def read(self, faults: Mapping[str, int]) -> dict[str, Tensor]:
+        """Means, counts and rates since the last reading, and `health/<fault>`; starts anew."""
         counts, before = self.counts, self._read
-        total = max(sum(self._seconds.values()), 1e-9)
+        total = max(sum(self.seconds.values()), 1e-9)
         values: dict[str, float] = {name: counts[name] for name in ("env_steps", "updates")}
-        values |= {f"perf/{phase}_fraction": s / total for phase, s in self._seconds.items()}
+        values |= {f"perf/{phase}_fraction": s / total for phase, s in self.seconds.items()}
         for name in ("env_steps", "updates"):
             values[f"perf/{name}_per_s"] = (counts[name] - before[name]) / total
+        values |= {f"health/{name}": count for name, count in faults.items()}
         self.restart()
         metrics = {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
         return {**self._meter.means(), **metrics}

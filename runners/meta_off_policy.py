@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import gin
-import torch
 from torch import Tensor
 
 from runners.devices import device_of
+from runners.health import HealthWatch
 from runners.ledger import Ledger
 from runners.memory import keep_freed_memory
 from runners.regimes import POSTERIOR, WINDOW, check_loop
@@ -106,8 +106,7 @@ class MetaOffPolicyLoop:
         keep_freed_memory()
         self.log_interval = log_interval
         self.schedule = schedule(suite, learner, seed=seed)
-        device = device_of(learner)
-        self.ledger = Ledger(device)
+        self.ledger = Ledger(HealthWatch(device_of(learner)))
 
     @property
     def about(self) -> str:
@@ -150,11 +149,7 @@ class MetaOffPolicyLoop:
         self.counts["iterations"] += 1
         if self.step % self.log_interval:
             return self.step, {}
-        faults = {
-            f"health/{name}": torch.tensor(count, dtype=torch.float64)
-            for name, count in self.schedule.faults.items()
-        }
-        return self.step, {**self.ledger.read(), **faults}
+        return self.step, self.ledger.read(self.schedule.faults)
 
     def rehearse(self, steps: int, updates: int) -> tuple[float, float]:
         """A collection and some updates, for `--dry_run`; seconds of the former, of an update."""

@@ -1,24 +1,20 @@
 """The on-policy meta regime: episodes before and after adaptation, then one update, for ever."""
 
 from collections.abc import Iterator
-from time import perf_counter
 from typing import Any
 
 import gin
-import numpy as np
-import torch
 from tensordict import TensorDict
 from torch import Tensor
 
 from runners.devices import device_of
 from runners.health import HealthWatch
+from runners.ledger import Ledger
 from runners.memory import keep_freed_memory
-from runners.meter import Meter
 from runners.regimes import ON_POLICY, check_loop
-from runners.rollouts import Rollouts, check_draw, check_fits, check_numbers, returns, successes
+from runners.rollouts import Rollouts, check_draw, check_fits, check_numbers, scores
 from runners.seeding import task_stream
 
-PHASES = ("collect", "adapt", "update")
 MAX_REFUSED = 10
 """Iterations in a row without a finite update after which the run stops."""
 
@@ -82,12 +78,8 @@ class MetaOnPolicyLoop:
         self.rollouts = Rollouts(
             suite, tasks_per_iteration, episodes_per_task, at_once=episodes_at_once, seed=seed
         )
-        self.counts = {"iterations": 0, "env_steps": 0}
-        self.device = device_of(learner)
         self._stream = task_stream(seed)
-        self._meter = Meter()
-        self._watch = HealthWatch(self.device, check_every=1, most=MAX_REFUSED)
-        self._seconds, self._read = dict.fromkeys(PHASES, 0.0), 0
+        self.ledger = Ledger(HealthWatch(device_of(learner), check_every=1, most=MAX_REFUSED))
 
     @property
     def about(self) -> str:
@@ -97,6 +89,11 @@ class MetaOnPolicyLoop:
             f"{rollouts.num_tasks} tasks, {rollouts.episodes} episodes of each before and after "
             f"adaptation, {rollouts.at_once} at once"
         )
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Iterations, environment steps and updates so far."""
+        return self.ledger.counts
 
     @property
     def step(self) -> int:
@@ -117,34 +114,32 @@ class MetaOnPolicyLoop:
         self._iterate()
         if self.step % self.log_interval:
             return self.step, {}
-        return self.step, self._metrics()
+        return self.step, self.ledger.read(self.rollouts.faults)
 
     def _iterate(self) -> None:
-        tasks = self._draw()
-        marks = [perf_counter()]
+        tasks, ledger = self._draw(), self.ledger
         prior = self.learner.prior(len(tasks))
-        before = self.rollouts.collect(self.learner, tasks, prior["latent"])
-        marks.append(perf_counter())
-        adapted = self.learner.adapt(before, prior)
-        marks.append(perf_counter())
-        after = self.rollouts.collect(self.learner, tasks, adapted["latent"])
-        marks.append(perf_counter())
+        with ledger.timed("collect"):
+            before = self.rollouts.collect(self.learner, tasks, prior["latent"])
+        with ledger.timed("adapt"):
+            adapted = self.learner.adapt(before, prior)
+        with ledger.timed("collect"):
+            after = self.rollouts.collect(self.learner, tasks, adapted["latent"])
         batch = TensorDict({"before": before, "after": after}, [len(tasks)])
-        metrics = self.learner.update(batch)
-        marks.append(perf_counter())
-        first, adapting, second, updating = np.diff(marks).tolist()
-        for phase, seconds in zip(PHASES, (first + second, adapting, updating), strict=True):
-            self._seconds[phase] += seconds
+        with ledger.timed("update"):
+            metrics = self.learner.update(batch)
+        for when, experience in batch.items():
+            ledger.collected(experience["mask"])
+            ledger.note(scores(experience, f"_{when}"))
         self.counts["iterations"] += 1
-        self.counts["env_steps"] += int(before["mask"].sum() + after["mask"].sum())
-        self._meter.add({**metrics, **_scores(before, "before"), **_scores(after, "after")})
-        self._watch.add(metrics, self.updates, batch)
+        ledger.updated(metrics, batch)
 
     def rehearse(self, steps: int, updates: int) -> tuple[float, float]:
         """One iteration, for `--dry_run`; seconds of its episodes, and of the rest."""
-        self._seconds = dict.fromkeys(PHASES, 0.0)
+        self.ledger.restart()
         self._iterate()
-        return self._seconds["collect"], self._seconds["adapt"] + self._seconds["update"]
+        seconds = self.ledger.seconds
+        return seconds["collect"], seconds["adapt"] + seconds["update"]
 
     def whole(self, total_steps: int, step: float, update: float) -> float:
         """Seconds of a run of `total_steps`, from those that `rehearse` measured."""
@@ -158,41 +153,16 @@ class MetaOnPolicyLoop:
         tasks: tuple[Any, ...] = self.suite.sample(self.rollouts.num_tasks, "train", self._stream)
         return tasks
 
-    def _metrics(self) -> dict[str, Tensor]:
-        values: dict[str, float] = {"env_steps": self.counts["env_steps"], "updates": self.updates}
-        total = max(sum(self._seconds.values()), 1e-9)
-        values |= {f"perf/{phase}_fraction": s / total for phase, s in self._seconds.items()}
-        values["perf/env_steps_per_s"] = (self.counts["env_steps"] - self._read) / total
-        values["perf/updates_per_s"] = self.log_interval / total
-        values |= {f"health/{name}": count for name, count in self.rollouts.faults.items()}
-        self._read, self._seconds = self.counts["env_steps"], dict.fromkeys(PHASES, 0.0)
-        metrics = {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
-        return {**self._meter.means(), **metrics}
-
     def state_dict(self) -> dict[str, Any]:
         """Everything of the loop but the learner and the global random streams."""
         return {
-            "counts": dict(self.counts),
+            "ledger": self.ledger.state_dict(),
             "tasks": self._stream.bit_generator.state,
             "rollouts": self.rollouts.state_dict(),
-            "meter": self._meter.state_dict(),
-            "watch": self._watch.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
-        self.counts = dict(state["counts"])
+        self.ledger.load_state_dict(state["ledger"])
         self.rollouts.load_state_dict(state["rollouts"], self._draw())
         self._stream.bit_generator.state = state["tasks"]
-        self._meter.load_state_dict(state["meter"])
-        self._watch.load_state_dict(state["watch"])
-        self._read, self._seconds = self.counts["env_steps"], dict.fromkeys(PHASES, 0.0)
-
-
-def _scores(experience: TensorDict, when: str) -> dict[str, Tensor]:
-    """Means over tasks and episodes."""
-    return {
-        f"train/return_{when}": returns(experience).nanmean(),
-        f"train/success_{when}": successes(experience).nanmean(),
-        f"train/episode_length_{when}": experience["mask"].sum(-1).double().mean(),
-    }

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from runners.contexts import KEPT, SPARSE, drawn, transitions
 from runners.ledger import Ledger
-from runners.rollouts import Rollouts, returns, successes
+from runners.rollouts import Rollouts, scores
 from runners.seeding import CONTEXT_STREAM
 
 Pools = list[list[TensorDict]]
@@ -123,15 +123,8 @@ class PosteriorCollector:
         """An episode of each task; the transitions `[steps]` of those in `rows`."""
         tasks = [self.tasks[number] for number in numbers]
         experience = self.rollouts.collect(self.learner, tasks, latent)[list(rows)]
-        mask = experience["mask"]
-        ledger.collected(mask)
-        ledger.note(
-            {
-                f"train/return_{when}": returns(experience).nanmean(),
-                f"train/success_{when}": successes(experience).nanmean(),
-                f"train/episode_length_{when}": mask.sum(-1).double().mean(),
-            }
-        )
+        ledger.collected(experience["mask"])
+        ledger.note(scores(experience, f"_{when}"))
         return [transitions(episode) for episode in experience.flatten(0, 1)]
 
     def _adapted(self, seen: Pools, latents: TensorDict) -> TensorDict:

@@ -239,6 +239,15 @@ def successes(experience: TensorDict, last: bool = False) -> Tensor:
     return found.double().where(mask.any(-1), torch.nan)
 
 
+def scores(experience: TensorDict, when: str = "") -> dict[str, Tensor]:
+    """`train/return<when>`, `train/success<when>` and `train/episode_length<when>`: their means."""
+    return {
+        f"train/return{when}": returns(experience).nanmean(),
+        f"train/success{when}": successes(experience).nanmean(),
+        f"train/episode_length{when}": experience["mask"].sum(-1).double().mean(),
+    }
+
+
 def padded(experience: TensorDict, length: int) -> TensorDict:
     """The experience with time `length`, zeros behind."""
     missing = length - experience.shape[2]

@@ -5,10 +5,9 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict
-from torch import Tensor
 
 from runners.ledger import Ledger
-from runners.rollouts import returns, successes
+from runners.rollouts import scores
 from runners.seeding import task_stream
 from runners.task_lists import listed_tasks
 from runners.window_rollouts import WindowRollouts
@@ -90,7 +89,7 @@ class WindowCollector:
             limits = [lacking[i] for i in places] if self.exact else None
             experience = self._round([self.tasks[i] for i in places], limits)
         ledger.collected(experience["mask"])
-        ledger.note(_scores(experience))
+        ledger.note(scores(experience))
         for i, steps in zip(places, experience["mask"].sum((1, 2)).tolist(), strict=True):
             lacking[i] -= steps
         self._counts["rounds"] += 1
@@ -145,12 +144,3 @@ class WindowCollector:
         """Begin with the first collection again; the drawn tasks after it will be the same."""
         self._stream.bit_generator.state = self._drawn_from
         self.begin(initial=True)
-
-
-def _scores(experience: TensorDict) -> dict[str, Tensor]:
-    """Means over tasks and episodes."""
-    return {
-        "train/return": returns(experience).nanmean(),
-        "train/success": successes(experience).nanmean(),
-        "train/episode_length": experience["mask"].sum(-1).double().mean(),
-    }

@@ -11,6 +11,7 @@ from torch import nn
 from buffers.context_replay import ContextReplay
 from buffers.task_replay import TaskReplay
 from envs.point_robots import PointRobotSuite
+from runners.health import HealthWatch
 from runners.ledger import Ledger
 from runners.meta_off_policy import MetaOffPolicyLoop
 from runners.posterior_schedule import PosteriorSchedule
@@ -73,7 +74,7 @@ def build(sizes=(4, 2), kind="point-robot", replay=None, learner=None, seed=0, *
     given = {"context_size": 40, "seed": 3, **REPLAY, **(replay or {})}
     make = functools.partial(ContextReplay, **given)
     schedule = PosteriorSchedule(suite, learner, seed=seed, replay=make, **{**SMALL, **options})
-    return schedule, learner, Ledger(torch.device("cpu"))
+    return schedule, learner, Ledger(HealthWatch(torch.device("cpu")))
 
 
 def fill(schedule, ledger):
@@ -331,7 +332,7 @@ def test_the_seed_decides_tasks_and_environments():
 def test_metrics_tell_prior_from_posterior():
     schedule, _, ledger = build()
     iterate(schedule, ledger)
-    metrics = ledger.read()
+    metrics = ledger.read({})
     for when in ("prior", "posterior"):
         assert metrics[f"train/return_{when}"] < 0
         assert metrics[f"train/episode_length_{when}"] == HORIZON
