@@ -40,7 +40,8 @@ def building_error(error: Exception) -> str | None:
             f"one that is to be called later without parentheses: @{factory[1]}"
         )
     misfit = re.match(r"(\w+)\.__init__\(\) (takes|got an unexpected keyword)", first)
-    part = calls[0] if isinstance(error, RecursionError) and calls else misfit and misfit[1]
+    unlike = isinstance(error, RecursionError | TypeError)  # given what another part would be
+    part = misfit[1] if misfit else calls[0] if unlike and calls else None
     if bound := [binding for binding, name in references() if name == part]:
         return f"{prefix}{first}; see {' and '.join(bound)}, and bind a part that fits there"
     by_calls = isinstance(error, (RuntimeError, *MISUSE)) and bool(calls)
