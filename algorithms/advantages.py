@@ -1,7 +1,7 @@
 """Returns, advantages and means over episodes of different lengths.
 
 Tensors are [*, episodes, time]; `mask` is True on the steps of an episode and False on the padding
-behind them. All episodes end at their last step: nothing is bootstrapped.
+after them. All episodes end at their last step: nothing is bootstrapped.
 
 Generalised advantages: Schulman et al., "High-Dimensional Continuous Control Using Generalized
 Advantage Estimation", 2016.
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def discounted_sums(values: Tensor, discount: float) -> Tensor:
-    """Return y_t = x_t + discount y_(t+1), with y = 0 behind the end: [*, time] -> [*, time].
+    """Return y_t = x_t + discount y_(t+1), with y = 0 after the end: [*, time] -> [*, time].
 
     One triangular product instead of a step for each time.
     """

@@ -20,7 +20,7 @@ from algorithms.window_learner import WindowLearner
 class CEMRL(WindowLearner):
     r"""The objective of CEMRL, and its early stopping; everything else is `WindowLearner`'s.
 
-    The encoder reads T transitions x; a z_k drawn from each class k decodes the one behind them:
+    The encoder reads T transitions x; a z_k drawn from each class k decodes the one after them:
 
         nll_k = w_s |o' - F(o, a, z_k)|^2 + w_r (r - G(o, a, z_k))^2      D numbers of o'
         ELBO  = sum_k q(k|x) (-nll_k - kl_weight KL(q(z|x, k) || p(z|k)))
@@ -42,7 +42,7 @@ class CEMRL(WindowLearner):
     the end. `stale` is the number of validations since; the caller may stop by it.
 
     1. z of the policy's batches is computed with the batch. The published code stores one for each
-       transition once per epoch, behind the inference steps: the same numbers, as neither encoder
+       transition once per epoch, after the inference steps: the same numbers, as neither encoder
        nor statistics move until the next.
     2. Left out: the variant with true classes in place of q(k|x), off in all published runs.
 
@@ -128,7 +128,7 @@ class CEMRL(WindowLearner):
 
     @torch.no_grad()
     def validate(self, batch: TensorDict, seen: TensorDict | None = None) -> Metrics:
-        """As `WindowLearner`'s, behind the re-weighing by windows for training."""
+        """As `WindowLearner`'s, after the re-weighing by windows for training."""
         if seen is not None and self.reweigh:
             _, state, reward = self._predicted(seen)
             scaled = torch.stack((state, self.decoder.kept.numel() * reward))

@@ -1,7 +1,7 @@
 """Experience of many tasks, made ready for losses: padding cleared, advantages computed.
 
 An experience is a TensorDict `[tasks, episodes, time]` with `"observation"`, `"action"`,
-`("next", "reward")` and `"mask"` bool, False on the padding behind shorter episodes.
+`("next", "reward")` and `"mask"` bool, False on the padding after shorter episodes.
 """
 
 from typing import NamedTuple

@@ -64,7 +64,7 @@ class Run:
     records: Records
 
     def curve(self, tag: str) -> dict[int, float]:
-        """Return by iteration, of a tag behind `eval/`."""
+        """Return by iteration, of a tag after `eval/`."""
         return series(self.records, f"eval/{tag}")
 
     @property

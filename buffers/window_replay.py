@@ -1,4 +1,4 @@
-"""The replay of TIGR and CEMRL: windows of transitions that lie one behind the other.
+"""The replay of TIGR and CEMRL: windows of transitions that follow one another.
 
 TIGR: Bing et al., "Meta-Reinforcement Learning in Broad and Non-Parametric Environments", 2021.
 CEMRL: Bing et al., "Meta-Reinforcement Learning in Non-Stationary and Dynamic Environments", 2022.
@@ -129,7 +129,7 @@ class WindowReplay:
         Args:
             experience: `[*, time]`, an episode in each row: "observation", "action", ("next",
                 "observation" | "reward" | "terminated"), where labelled "family" `[*, time]`, and
-                perhaps "mask" `[*, time]` bool, False behind an episode's end.
+                perhaps "mask" `[*, time]` bool, False after an episode's end.
 
         Raises:
             ValueError: the mask has a gap.
@@ -142,14 +142,14 @@ class WindowReplay:
             mask = torch.ones(rows.shape[:-1], dtype=torch.bool)
         mask = mask.to(self.device).reshape(rows.shape[:-1])
         if bool((mask[:, 1:] & ~mask[:, :-1]).any()):
-            raise ValueError("WindowReplay.extend: a mask is True again behind False")
+            raise ValueError("WindowReplay.extend: a mask is True again after False")
         lengths = mask.sum(1)
         self._write(rows[mask])
         oldest = self._oldest(self._table.total + int(lengths.sum()))
         self._table.append(lengths[lengths > 0], oldest, self._generator)
 
     def _write(self, rows: Tensor) -> None:
-        """Put rows `[n, width]` behind the last one, and count what comes and goes."""
+        """Put rows `[n, width]` after the last one, and count what comes and goes."""
         total, number, vector = self._table.total, len(rows), self._layout.vector
         lost = range(self._oldest(total), min(self._oldest(total + number), total))
         gone = torch.arange(lost.start, lost.stop, device=self.device) % self.capacity

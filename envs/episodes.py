@@ -261,7 +261,7 @@ class Chunk:
         self._done[i] = terminated or truncated
 
     def _go_on(self, i: int) -> None:
-        """Begin the next episode behind an end, unless this one goes on or rests."""
+        """Begin the next episode after an end, unless this one goes on or rests."""
         if self._done[i]:
             if not self._arrays["valid"][i, 0]:
                 begun = int(self._arrays["episode"].sum()) + len(self._tasks)  # the first is 0

@@ -1,4 +1,4 @@
-"""Messages between a process and its workers: a ticket, and what is pickled behind it.
+"""Messages between a process and its workers: a ticket, and what is pickled after it.
 
 Most messages are a ticket alone, one step each. They pass through one system call on either side,
 where `Connection.send_bytes` and `recv_bytes` take several times as long.

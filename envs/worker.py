@@ -110,7 +110,7 @@ def _look_out(poller: select.poll) -> None:
 def _settle(index: int, workers: int) -> bool:
     """Take a core, where there is one worker for each; return whether each could have one.
 
-    Woken together, two workers may be put on one core behind each other, for as long as the
+    Woken together, two workers may be put on one core one after the other, for as long as the
     calling process has the other one. Fewer workers than cores are left to the scheduler, which
     knows what else runs.
     """

@@ -32,7 +32,7 @@ def time_courses(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         values: [tasks, episodes, time, width].
-        mask: bool [tasks, episodes, time], False behind the end of an episode.
+        mask: bool [tasks, episodes, time], False after the end of an episode.
 
     Returns:
         [tasks, time, width], double, 0 where no episode goes on; bool [tasks, time].
@@ -60,7 +60,7 @@ def task_alignment(
 
     Args:
         values: [tasks, episodes, time, width].
-        mask: bool [tasks, episodes, time], False behind the end of an episode.
+        mask: bool [tasks, episodes, time], False after the end of an episode.
         shuffle: gives the floor instead, what is left when the time steps of one of the two are in
             an order drawn from this.
 

@@ -97,7 +97,7 @@ class LayerRecorder:
             split: what to keep them under.
             step: adaptations before; for each group of tasks 0, 1, 2 and so on.
             experience: `[tasks, episodes, time]` with "observation", ("next", "reward"),
-                ("next", "success") and "mask", False behind the end of an episode.
+                ("next", "success") and "mask", False after the end of an episode.
             latent: `[tasks, latent_dim]`, those that the episodes were run with.
 
         Raises:
@@ -110,7 +110,7 @@ class LayerRecorder:
         told |= {"observation": observation}
         for key in ("reward", "success"):
             told[key] = experience["next", key].squeeze(-1)
-        # What a simulator does behind the end of an episode is of no interest, and packs badly.
+        # What a simulator does after the end of an episode is of no interest, and packs badly.
         told = {name: _cleared(value, mask).cpu() for name, value in told.items()}
         told["mask"] = mask.cpu()
         if not learner.adapts_weights:
@@ -121,7 +121,7 @@ class LayerRecorder:
         steps[step].append(told)
 
     def summary(self) -> dict[str, Tensor]:
-        """All that was seen; time is that of the longest episode, and zeros stand behind the ends.
+        """All that was seen; time is that of the longest episode, and zeros stand after the ends.
 
         Returns:
             For each split, as `<split>/<name>`:
@@ -161,7 +161,7 @@ def _cleared(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def _stacked(steps: Sequence[Sequence[Tensor]], timed: bool) -> Tensor:
-    """Groups of tasks one after the other, the steps behind them; shorter times filled up."""
+    """Groups of tasks one after the other, the steps after them; shorter times filled up."""
     if not timed:
         return torch.stack([torch.cat(list(step)) for step in steps], 1)
     tasks = sum(len(group) for group in steps[0])

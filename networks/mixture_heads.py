@@ -16,7 +16,7 @@ from networks.sizes import check_sizes
 class RawMixture(NamedTuple):
     """What a head returns: means and spreads [*, K, latent_dim], logits [*, K].
 
-    A spread becomes a variance only behind the merge over time, see `networks.time_merge`.
+    A spread becomes a variance only after the merge over time, see `networks.time_merge`.
     """
 
     mean: Tensor

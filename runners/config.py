@@ -75,7 +75,7 @@ def parse(
     for binding in bindings:
         with _translated(f"{_FLAG}'{binding}'", binding):
             gin.parse_config(binding)
-    # Not locked behind it: in a notebook modules are imported, and so registered, later as well.
+    # Not locked afterwards: in a notebook modules are imported, and so registered, later as well.
     with _translated("configuration"), gin.unlock_config():
         gin.finalize()
     _complete_references()

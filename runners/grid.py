@@ -48,7 +48,7 @@ class Configuration:
     def label(self) -> str:
         """`BATCH_SIZE=64,DISCOUNT=0.9`, fit for a folder; "" if nothing is bound.
 
-        What a folder's name cannot hold is left out, and a digest of the whole value put behind,
+        What a folder's name cannot hold is left out, and a digest of the whole value put after it,
         so different values have different labels.
         """
         parts = (f"{name.replace('/', '.')}={_label(value)}" for name, value in self.values)

@@ -14,7 +14,7 @@ ROOT = "train.algorithm"
 
 @contextmanager
 def own_configuration() -> Iterator[None]:
-    """Within the block gin has an empty, unlocked configuration; behind it all is as before.
+    """Within the block gin has an empty, unlocked configuration; after it all is as before.
 
     Only what modules register while they are imported stays, as after any import. Not for two
     threads at once: gin has one configuration per process.

@@ -23,7 +23,7 @@ def of_windows(suite: Any, tasks: Sequence[Any], experience: TensorDict) -> Arra
         `latent` `[tasks, episodes, time, latent_dim]`, `weights` (of the mixture's components)
         `[..., K]`, `component` `[tasks, episodes, time]`, the likeliest one. The truth of each step
         in the same form: `family`, `specification` `[..., specification_dim]`, `changed`, `reward`;
-        `mask`, False behind an episode's end. `names` of the families; and of each task `task`, its
+        `mask`, False after an episode's end. `names` of the families; and of each task `task`, its
         name, and `goal`.
     """
     following = experience["next"]
@@ -58,7 +58,7 @@ def of_posteriors(suite: Any, tasks: Sequence[Any], told: Mapping[str, Tensor]) 
         tasks: with one goal each.
         told: `mean` and `variance` `[tasks, repetitions, episodes, latent_dim]` of the posterior of
             all transitions up to the end of an episode, `return` `[tasks, repetitions, episodes]`
-            of that episode; nan behind the last one of a task.
+            of that episode; nan after the last one of a task.
 
     Returns:
         These, and of each task `task`, its name, `goal` and `specification`.

@@ -205,7 +205,7 @@ class MetaEvaluator(RolloutEvaluator):
 
     def _run(self, split: str, rollouts: Rollouts, learner: Any) -> None:
         number, parts = len(self._tasks[split]), []
-        known = number  # tasks that are not yet run; what comes behind them only fills up
+        known = number  # tasks that are not yet run; what comes after them only fills up
         for tasks in self._groups(split, rollouts.num_tasks):
             parts.append(self._adapted(split, tasks, known, rollouts, learner))
             known -= len(tasks)

@@ -110,7 +110,7 @@ class PosteriorEvaluator(RolloutEvaluator):
             repetitions, and the same of `eval/success_rate` (success at any step); `eval/return`
             and `eval/success_rate` are the last episode's of the last split, `eval/return_before`
             is its first one's. `self.returns` and `self.successes` hold every episode by split,
-            `[tasks, repetitions, episodes]`, nan behind the last one of a task and where a
+            `[tasks, repetitions, episodes]`, nan after the last one of a task and where a
             simulator broke one off; `eval/broken_episodes` counts these, if there are any.
         """
         self._broken = 0
@@ -351,7 +351,7 @@ def _last(scores: Tensor) -> Tensor:
 
 
 def _padded(scores: Tensor, length: int) -> Tensor:
-    """Scores `[tasks, length, *]`, nan behind."""
+    """Scores `[tasks, length, *]`, nan at the end."""
     missing = length - scores.shape[1]
     behind = scores.new_full((len(scores), missing, *scores.shape[2:]), torch.nan)
     return torch.cat((scores, behind), 1)

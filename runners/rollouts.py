@@ -81,7 +81,7 @@ class Rollouts:
         Returns:
             `[tasks, episodes, time]`, time as long as the longest episode: `"observation"`,
             `"action"`, `("next", "reward")`, `("next", "success")`, what else of "next" is kept,
-            and `"mask"` bool `[tasks, episodes, time]`: False behind the end of an episode, and for
+            and `"mask"` bool `[tasks, episodes, time]`: False after the end of an episode, and for
             all of one that its simulator broke off.
         """
         vector = self.open(tasks)
@@ -249,7 +249,7 @@ def scores(experience: TensorDict, when: str = "") -> dict[str, Tensor]:
 
 
 def padded(experience: TensorDict, length: int) -> TensorDict:
-    """The experience with time `length`, zeros behind."""
+    """The experience with time `length`, zeros at the end."""
     missing = length - experience.shape[2]
     if not missing:
         return experience

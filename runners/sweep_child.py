@@ -68,7 +68,7 @@ def start(
 
 
 def last_lines(output: Path, start: int, count: int = 8) -> list[str]:
-    """The last lines, empty ones left out, that were written behind byte `start`."""
+    """The last lines, empty ones left out, that were written after byte `start`."""
     try:
         with open(output, "rb") as file:
             size = file.seek(0, os.SEEK_END)

@@ -30,7 +30,7 @@ class Experiment:
 
     Args:
         gin_files: in the order in which they are read.
-        bindings: gin lines behind them.
+        bindings: gin lines after them.
         search_paths: further folders for gin files.
         workdir: holds the folders of all experiments.
     """

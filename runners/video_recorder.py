@@ -128,7 +128,7 @@ class VideoRecorder:
         self._watch.start()
 
     def _see_to(self, process: subprocess.Popen[bytes], policy: Path) -> None:
-        """Wait for the process in a thread, and clear up behind it."""
+        """Wait for the process in a thread, and clear up after it."""
         try:
             code = process.wait(60 * self.minutes)
             if code > 0:

@@ -18,7 +18,7 @@ class WindowCollector:
 
     Args:
         suite: the tasks; environments are built at the first round, not before.
-        learner: acts, and takes over the statistics behind a collection.
+        learner: acts, and takes over the statistics after a collection.
         replay: where episodes are stored.
         window: see `WindowRollouts`.
         seed: of the tasks drawn and of the environments' random streams.
@@ -99,7 +99,7 @@ class WindowCollector:
         return True
 
     def _round(self, tasks: Sequence[Any], limits: Sequence[int] | None = None) -> TensorDict:
-        """Store an episode of each task, cut behind so many steps."""
+        """Store an episode of each task, cut after so many steps."""
         experience = self.rollouts.run(self.learner, tasks)
         if limits is not None:
             mask = experience["mask"]

@@ -39,7 +39,7 @@ def episodes(lengths: list[int], time: int | None = None, seed: int = 0, first: 
         "next": TensorDict(after, shape),
     }
     made = TensorDict(td, shape)
-    made["observation"][~mask] = torch.nan  # padding behind an episode is never read
+    made["observation"][~mask] = torch.nan  # padding after an episode is never read
     return made
 
 
@@ -447,7 +447,7 @@ def test_wrong_input_is_named() -> None:
         buffer.sample()
     td = episodes([3, 3])
     td["mask"][0, 1] = False
-    with pytest.raises(ValueError, match="True again behind False"):
+    with pytest.raises(ValueError, match="True again after False"):
         buffer.extend(td)
     assert len(buffer) == 0
     buffer.extend(episodes([3, 3]))

@@ -7,7 +7,7 @@ from runners.contexts import context_of, drawn, transitions
 
 
 def episode(steps, length=None, first=0.0):
-    """Transitions numbered from `first` in every field, padding behind `length`."""
+    """Transitions numbered from `first` in every field, padding after `length`."""
     number = first + torch.arange(steps, dtype=torch.float32)
     following = {
         "reward": -number[:, None],
