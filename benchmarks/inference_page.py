@@ -106,7 +106,7 @@ figures now. A cheetah that stands still is paid nothing in both directions, and
 nearly all that was learnt forward. Two causes were found. A fixed temperature of 0.2 is high for
 rewards of this size: forward alone and without a latent (seed 0) the return after 16,000 and 28,000
 steps was 29 and 30 with it, 194 and 363 with 0.02, and 93 and 393 with
-`LatentSAC.learn_alpha = True`; `eval/return` of epochs 20 and 35 of
+`LatentSAC.learn_alpha = True`, in an earlier version too; `eval/return` of epochs 20 and 35 of
 
     python -m runners.train --gin_file=gin/quick/blind_cheetah_direction.gin \\
         --workdir=runs/forward --gin="RobotSuite.families = ['direction_forward']" \\
