@@ -19,6 +19,8 @@ from envs.vector import Vector, VectorTasks
 __all__ = ["Spec", "Suite", "Task", "closest"]
 
 PURPOSES = ("train", "evaluation")
+MOST_STEPS = 1_000_000
+"""Longest horizon: every evaluation runs episodes of that length."""
 LONGEST = 1e6  # seconds; what the system's `poll` can wait for is not much more
 
 
@@ -37,7 +39,8 @@ class Spec:
         sparse: each step also pays ("next", "sparse_reward").
 
     Raises:
-        ValueError: a size below 1, or names that are not one for each task.
+        ValueError: a size below 1, a horizon above `MOST_STEPS`, or names that are not one for each
+            task.
     """
 
     observation_dim: int
@@ -72,6 +75,8 @@ class Spec:
         for name in ("observation_dim", "action_dim", "num_tasks", "horizon"):
             if not getattr(self, name) >= 1:
                 raise ValueError(f"Spec.{name} must be at least 1, got {getattr(self, name)!r}")
+        if self.horizon > MOST_STEPS:
+            raise ValueError(f"Spec.horizon must be at most {MOST_STEPS}, got {self.horizon}")
         if self.task_names and len(set(self.task_names)) != self.num_tasks:
             raise ValueError(
                 f"task_names must be {self.num_tasks} different names, got {self.task_names}"

@@ -257,6 +257,11 @@ def test_sizes_of_nothing(name):
         Spec(**{**sizes, name: 0})
 
 
+def test_a_horizon_that_no_evaluation_would_reach():
+    with pytest.raises(ValueError, match="Spec.horizon must be at most 1000000, got 1000001"):
+        Spec(6, 2, 1, 1_000_001)
+
+
 @pytest.mark.parametrize("dry", [[], ["--dry_run"]])
 @pytest.mark.parametrize("case", ["blind", "empty"])
 def test_one_line_of_a_run(case, dry, tmp_path, capsys, monkeypatch):
