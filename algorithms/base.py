@@ -79,11 +79,10 @@ class Algorithm(nn.Module, ABC):
     """A learner: it owns networks and optimizers, and sees no environment, file or step count.
 
     `OffPolicyLoop` collects with `act`, shows each step to `observe`, then calls `update` a number
-    of times between one `begin_phase` and one `end_phase`. Of these two `PosteriorSchedule` calls
-    the same, `WindowSchedule` puts them around the steps of inference instead, `MetaOnPolicyLoop`
-    calls neither; only `OffPolicyLoop` has contexts for them. `state_dict()` is complete:
-    optimizers and counters travel in `get_extra_state`, as nested dicts of tensors and plain
-    values.
+    of times between one `begin_phase` and one `end_phase`. `PosteriorSchedule` calls these two
+    likewise, `WindowSchedule` around the steps of inference instead, and `MetaOnPolicyLoop` not at
+    all; only `OffPolicyLoop` has contexts for them. `state_dict()` is complete: optimizers and
+    counters travel in `get_extra_state`, as nested dicts of tensors and plain values.
     """
 
     grouped = False

@@ -45,7 +45,7 @@ def shared(masks: Masks) -> Tensor:
 
 
 def mean_of_others(matrix: Tensor) -> Tensor:
-    """Mean of each row `[tasks]` of a matrix `[tasks, tasks]`, its diagonal left out."""
+    """Mean of each row `[tasks]` of a matrix `[tasks, tasks]` of two or more, diagonal left out."""
     return (matrix.sum(1) - matrix.diagonal()) / (matrix.shape[0] - 1)
 
 

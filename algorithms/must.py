@@ -167,13 +167,12 @@ class MaskedSAC(SAC):
     @property
     def commits(self) -> bool:
         """Whether the coming `end_phase` commits new masks."""
-        return self._generates
+        return self._open and self.iteration % self.update_interval == 0
 
     @property
-    def _generates(self) -> bool:
-        """Whether this iteration is a generator phase, begun or not."""
-        is_open = self.freeze_after is None or self.iteration < self.freeze_after
-        return is_open and self.iteration % self.update_interval == 0
+    def _open(self) -> bool:
+        """Whether masks and generators still change."""
+        return self.freeze_after is None or self.iteration < self.freeze_after
 
     def check_trajectories(self, kept: bool) -> None:
         """ValueError if the masks depend on trajectories, and the loop has not `kept` any."""
@@ -191,9 +190,8 @@ class MaskedSAC(SAC):
             ValueError: If trajectories are needed and there are none.
         """
         self.check_trajectories(context is not None)
-        self.generating = self._generates
-        is_open = self.freeze_after is None or self.iteration < self.freeze_after
-        if self.resample and is_open and not self.generating:
+        self.generating = self.commits
+        if self.resample and self._open and not self.generating:
             with torch.no_grad():
                 self._drawn = self._noisy(self._draw(context))
         if not self.generating or self.iteration == 0 or context is None:

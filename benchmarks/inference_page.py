@@ -99,14 +99,12 @@ of those whose likeliest component is the one matched with their direction.
 These are not the first settings tried. In the first runs of all three (one seed) TIGR had the
 published temperature (`ALPHA = 0.2`), and CEMRL 2 units for each number (`COMPLEXITY = 2.0`), alpha
 0.01 (`KL_WEIGHT`), a temperature that started at 1 (`ALPHA`), and all 20 numbers predicted
-(`TransitionDecoder.reconstructed = None`). At 100,400 steps TIGR came to 537 with 61 forward, CEMRL
-to 310 with -39, its latents 1.8 deviations apart. That was an earlier version of the code, which
-drew other numbers and weighed CEMRL's two errors by windows held out; these bindings give other
-figures now. A cheetah that stands still is paid nothing in both directions, and standing was
-nearly all that was learnt forward. Two causes were found. A fixed temperature of 0.2 is high for
-rewards of this size: forward alone and without a latent (seed 0) the return after 16,000 and 28,000
-steps was 29 and 30 with it, 194 and 363 with 0.02, and 93 and 393 with
-`LatentSAC.learn_alpha = True`, in an earlier version too; `eval/return` of epochs 20 and 35 of
+(`TransitionDecoder.reconstructed = None`). That was an earlier version of the code, which drew
+other numbers, so that its figures are not given. A cheetah that stands still is paid nothing in both
+directions, and standing was nearly all that was learnt forward. Two causes were found. A fixed
+temperature of 0.2 is high for rewards of this size: forward alone and without a latent hardly
+anything was learnt in 28,000 steps with it, and running with 0.02 or with
+`LatentSAC.learn_alpha = True`; to be seen, in `eval/return`, by
 
     python -m runners.train --gin_file=gin/quick/blind_cheetah_direction.gin \\
         --workdir=runs/forward --gin="RobotSuite.families = ['direction_forward']" \\
@@ -118,9 +116,8 @@ And CEMRL's small encoder learnt its windows by heart: with it `validation/rewar
 
 With the present settings TIGR runs in both directions. CEMRL runs backward, and forward a fifth as
 far. Its z has two places, one for each direction: in the episodes shown it stays at its own
-backward, but for three steps; forward it leaves it at step 150 and ends at that of backward. In an
-earlier version of the code the same settings and seed came to 623 (TIGR) and 476 (CEMRL, 56
-forward): by so much may runs differ that draw other numbers.
+backward, but for three steps; forward it leaves it at step 150 and ends at that of backward. It is
+one seed of each: runs that draw other numbers differ.
 """
 
 LATENTS = {

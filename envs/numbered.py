@@ -36,8 +36,6 @@ class NumberedSuite(Suite):
         workers: int | None = 0,
         timeout: float = 60.0,
     ) -> None:
-        if num_goals < 1:
-            raise ValueError(f"{type(self).__name__}.num_goals must be at least 1, got {num_goals}")
         super().__init__(workers=workers, timeout=timeout)
         self._names, self._num_goals = tuple(names), num_goals
 

@@ -91,7 +91,6 @@ BAD = {
         ["--gin=OffPolicyLoop.trajectories = @TaskReplay"],
         ["OffPolicyLoop.trajectories: TaskReplay", "bind it to @TrajectoryStore or None"],
     ),
-    "no goals": (["--gin=PointMassSuite.num_goals = 0"], ["num_goals", "at least 1", "got 0"]),
     "object in place of a factory": (
         ["--gin=train.algorithm = @MaskedSAC()"],
         ["MaskedSAC", "'sizes'", "without parentheses: @MaskedSAC"],

@@ -107,13 +107,15 @@ class Bare:
 
 
 class Old(PointMass):
-    """As before gymnasium: `reset` returns the observation, `step` four values."""
+    """As before gymnasium 0.26: `reset` returns the observation alone."""
 
     def reset(self, **options):
         return super().reset(**options)[0]
 
 
 class Four(PointMass):
+    """Likewise: `step` returns four values."""
+
     def step(self, action):
         observation, reward, terminated, _, info = super().step(action)
         return observation, reward, terminated, info
@@ -255,6 +257,17 @@ def test_sizes_of_nothing(name):
     sizes = {"observation_dim": 6, "action_dim": 2, "num_tasks": 1, "horizon": 30}
     with pytest.raises(ValueError, match=f"Spec.{name} must be at least 1, got 0"):
         Spec(**{**sizes, name: 0})
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"), [({"goals": ()}, "has no goals"), ({"name": None}, "must be a string")]
+)
+def test_tasks_that_cannot_be_run(changed, said, monkeypatch):
+    suite = suite_of(PointMass)
+    tasks = tuple(replace(task, **changed) for task in suite.tasks())
+    monkeypatch.setattr(suite, "tasks", lambda: tasks)
+    with pytest.raises(ConfigError, match=said):
+        check_environments(suite)
 
 
 def test_a_horizon_that_no_evaluation_would_reach():
