@@ -100,10 +100,10 @@ These are not the first settings tried. In the first runs of all three (one seed
 published temperature (`ALPHA = 0.2`), and CEMRL 2 units for each number (`COMPLEXITY = 2.0`), alpha
 0.01 (`KL_WEIGHT`), a temperature that started at 1 (`ALPHA`), and all 20 numbers predicted
 (`TransitionDecoder.reconstructed = None`). That was an earlier version of the code, which drew
-other numbers, so that its figures are not given. A cheetah that stands still is paid nothing in both
-directions, and standing was nearly all that was learnt forward. Two causes were found. A fixed
-temperature of 0.2 is high for rewards of this size: forward alone and without a latent hardly
-anything was learnt in 28,000 steps with it, and running with 0.02 or with
+other numbers, so that its figures are not given. A cheetah that stands still is paid nothing in
+both directions, and standing was nearly all that was learnt forward. Two causes were found. A
+fixed temperature of 0.2 is high for rewards of this size: forward alone and without a latent
+hardly anything was learnt in 28,000 steps with it, and running with 0.02 or with
 `LatentSAC.learn_alpha = True`; to be seen, in `eval/return`, by
 
     python -m runners.train --gin_file=gin/quick/blind_cheetah_direction.gin \\
