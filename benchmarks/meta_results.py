@@ -52,8 +52,7 @@ tasks, 10 episodes, 150 iterations. One process with one thread for each run (`O
 minutes are its processor time, evaluations included, on a virtual machine with two cores of an AMD
 EPYC, on which other work ran. A seed gives the same numbers on the same processor only: where sums
 are rounded in another way, runs of this length come apart, and versions of the code round in
-another way: in earlier versions of this page the same seeds of CAVIA, soft gates and MAML on 2D
-navigation ended, on 1000 tasks, with -15.8, -11.8 and -11.2 after four steps.
+another way: the same seeds, trained again with another version, end elsewhere.
 
 {commands}
     python -m runners.evaluate runs/cavia_navigation/seed_42 --tasks=1000 --seed=1
@@ -88,8 +87,7 @@ for the first alone. Seed 42 of CAVIA, evaluated on the 1000 tasks with half the
 second step on (in a copy of the run whose config.gin says `CAVIA.halve_lr = 'after_first'`), comes
 to -12.2, -11.5 and -11.1 after two, three and four: better, and still short. MAML's authors print
 -40.4, -11.7, -3.3: theirs with this loop, and with all else as for CAVIA (a discount of 0.95),
-stays short of that, and of the expectation; under an earlier version the same seed met it, with
--9.7 after two steps.
+stays short of that, and of the expectation.
 
 On the CT-graph success was to be above 0.6 after one step and above 0.8 after four, plain CAVIA
 perhaps below. There runs reach 1.00 early, and some lose it: their policy before adaptation no

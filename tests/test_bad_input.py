@@ -370,10 +370,6 @@ BAD_META = {
         ],
         ["RobotSuite.change", "envs.changes.Change", "write @LocationChange()"],
     ),
-    "an object in place of a factory of CAVIA's": (
-        [NAVIGATION, "--gin=CAVIA.trust_region = @TrustRegion()"],
-        ["CAVIA.trust_region", "expected", "or write @TrustRegion"],
-    ),
     "patience of a learner that keeps no best encoder": (
         [FAMILIES, "--gin=PATIENCE = 100"],
         ["WindowSchedule.patience", "TIGR", "PATIENCE to None"],
@@ -421,6 +417,15 @@ def test_exit_code_2_and_one_line_of_meta_learning(case, tmp_path, capsys, monke
     line = one_line(capsys)
     for word in words:
         assert word in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_object_in_place_of_a_factory(tmp_path, capsys):
+    arguments = [NAVIGATION, "--gin=CAVIA.trust_region = @TrustRegion()"]
+    assert train.main(["train", f"--workdir={tmp_path}", *arguments]) == 2
+    line = one_line(capsys)
+    assert line.startswith("error: CAVIA.trust_region = @TrustRegion(): got")
+    assert "expected" in line and line.endswith("or write @TrustRegion")  # no parentheses
     assert not list(tmp_path.iterdir())
 
 

@@ -22,6 +22,7 @@ from runners import rehearsal, train
 from runners.evaluation import Evaluator
 from runners.learner_checks import difference
 from runners.off_policy import OffPolicyLoop
+from runners.reward_scaler import RewardScaler
 
 FILES = {
     "sac": "gin/quick/mtsac_point_mass.gin",
@@ -199,6 +200,16 @@ def test_one_line_names_what_is_wrong(case, tmp_path, capsys, monkeypatch):
 def test_parts_in_the_wrong_place_are_named(binding, words, tmp_path, capsys):
     code, said = dry_run("sac", tmp_path, capsys, binding)
     assert code == 2 and len(said) == 1 and re.search(words, said[0]), said
+
+
+def test_parts_of_the_loop_are_named_too(tmp_path, capsys, monkeypatch):
+    def fail(scaler, reward, valid):
+        raise KeyError("scale")
+
+    monkeypatch.setattr(RewardScaler, "__call__", fail)
+    code, said = dry_run("sac", tmp_path, capsys, "OffPolicyLoop.reward_scaler = @RewardScaler")
+    assert code == 2 and len(said) == 1
+    assert re.search("KeyError.*see .*OffPolicyLoop.reward_scaler = @RewardScaler", said[0]), said
 
 
 @pytest.mark.parametrize("file", FILES)
