@@ -35,12 +35,13 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool = False
         y = rows @ columns if bias is None else torch.addmm(bias, rows, columns)
     else:
         number = math.prod(stack)
-        rows = x.reshape(number, -1, x.shape[-1])
+        # The rows are counted here, since -1 is not known where there are no networks.
+        rows = x.reshape(number, math.prod(x.shape[len(stack) : -1]), x.shape[-1])
         columns = weight.reshape(number, *weight.shape[-2:]).transpose(1, 2)
         if bias is None:
             y = torch.bmm(rows, columns)
         else:
-            y = torch.baddbmm(bias.expand(*stack, -1).reshape(number, 1, -1), rows, columns)
+            y = torch.baddbmm(bias.expand(*stack, -1).reshape(number, 1, shape[-1]), rows, columns)
     return (y.relu_() if relu else y).view(shape)
 
 

@@ -226,8 +226,8 @@ class DendriticMLP(nn.Module):
         if x.dim() - stack == 3:
             return {key: table.unsqueeze(-2) for key, table in tables.items()}
         rows = task[(0,) * stack]  # the same for every network of a stack
-        index, shape = rows.reshape(-1), (*x.shape[:-1], -1)
-        return {key: t.index_select(stack, index).view(shape) for key, t in tables.items()}
+        chosen = {key: t.index_select(stack, rows.reshape(-1)) for key, t in tables.items()}
+        return {key: gate.view(*x.shape[:-1], gate.shape[-1]) for key, gate in chosen.items()}
 
     def _layer(self, key: str) -> Dendrites:
         return cast(Dendrites, self.dendrites[key])

@@ -6,10 +6,14 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from networks.actor import Actor
 from networks.critic import Critic
+from networks.dendritic import DendriticMLP
 from networks.masked import MaskedMLP
 from networks.mlp import MLP
 from networks.multi_head import MultiHeadMLP
+from networks.projected import ProjectedMLP
+from networks.soft_modular import SoftModularMLP
 
 
 class Foreign(MLP):
@@ -50,6 +54,22 @@ def test_stack_equals_separate_networks(kind):
     for name, stacked in critic.trunk.named_parameters():
         gradients = torch.stack([dict(n.named_parameters())[name].grad for n in separate])
         torch.testing.assert_close(stacked.grad, gradients, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, DendriticMLP, ProjectedMLP, SoftModularMLP])
+@pytest.mark.parametrize("shape", [(0,), (3, 0)])
+def test_no_rows_are_no_values(kind, shape):
+    td = TensorDict(
+        {
+            "observation": torch.randn(*shape, 4),
+            "action": torch.randn(*shape, 2),
+            "task_id": torch.zeros(shape, dtype=torch.long),
+        },
+        shape,
+    )
+    trunk = kind if kind is SoftModularMLP else small(kind)
+    assert Critic(4, 2, 3, trunk=trunk)(td)["state_action_value"].shape == (*shape, 2)
+    assert Actor(4, 2, 3, trunk=trunk)(td)["loc"].shape == (*shape, 2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
