@@ -15,6 +15,7 @@ from torch.func import functional_call, grad, jacrev, vmap
 
 from algorithms import episodes
 from algorithms.advantages import weighted_mean
+from algorithms.arguments import check_choice, check_not_negative
 from algorithms.base import MetaAlgorithm, Metrics, Sizes
 from algorithms.episodes import Episodes
 from algorithms.flat_parameters import FlatParameters
@@ -104,13 +105,11 @@ class CAVIA(MetaAlgorithm):
             ("outer_baseline", outer_baseline, ("before", "after")),
             ("kl_reduce", kl_reduce, ("mean", "sum")),
         ):
-            if value not in choices:
-                raise ValueError(f"CAVIA.{name} must be one of {choices}, got {value!r}")
+            check_choice("CAVIA", name, value, choices)
         for name, number in (("discount", discount), ("gae_lambda", gae_lambda)):
             if not 0.0 <= number <= 1.0:
                 raise ValueError(f"CAVIA.{name} must lie in [0, 1], got {number}")
-        if not 0.0 <= fast_lr < float("inf"):
-            raise ValueError(f"CAVIA.fast_lr must be finite and at least 0, got {fast_lr}")
+        check_not_negative("CAVIA", fast_lr=fast_lr)
         self.policy = policy(sizes.observation_dim, sizes.action_dim)
         self.adapts_weights, num_context = adapted == "weights", self.policy.num_context
         if self.adapts_weights != (num_context == 0):

@@ -11,6 +11,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
+from algorithms.arguments import check_not_negative
 from algorithms.base import Metrics, Sizes
 from algorithms.mixture_losses import Mixture, evidence_bound
 from algorithms.window_learner import WindowLearner
@@ -73,9 +74,7 @@ class CEMRL(WindowLearner):
         **inference: Any,
     ) -> None:
         super().__init__(sizes, **inference)
-        for name, weight in (("kl_weight", kl_weight), ("class_weight", class_weight)):
-            if not 0.0 <= weight < float("inf"):
-                raise ValueError(f"CEMRL.{name} must be at least 0, got {weight}")
+        check_not_negative("CEMRL", kl_weight=kl_weight, class_weight=class_weight)
         if getattr(self.decoder, "state_error", "sum") != "sum":
             raise ValueError(
                 "CEMRL's weights are for the sum of squared errors over an observation, not their "

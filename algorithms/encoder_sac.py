@@ -6,7 +6,6 @@ Learning", 2024.
 """
 
 import copy
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +14,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
+from algorithms.arguments import check_positive, check_smoothing
 from algorithms.base import Sizes
 from algorithms.sequential_sac import SequentialSAC
 from algorithms.targets import soft_update
@@ -76,12 +76,8 @@ class EncoderSAC(SequentialSAC):
         encoder_smoothing: float = 0.05,
         **sequential: Any,
     ) -> None:
-        if not 0.0 < encoder_lr < math.inf:
-            raise ValueError(f"EncoderSAC.encoder_lr must be positive and finite, got {encoder_lr}")
-        if not 0.0 < encoder_smoothing <= 1.0:
-            raise ValueError(
-                f"EncoderSAC.encoder_smoothing must lie in (0, 1], got {encoder_smoothing}"
-            )
+        check_positive("EncoderSAC", encoder_lr=encoder_lr)
+        check_smoothing("EncoderSAC", encoder_smoothing=encoder_smoothing)
         made: Any = encoder(sizes.observation_dim, tuple(sizes.task_names))
         dims = (sizes.observation_dim, sizes.action_dim, sizes.num_tasks)
         super().__init__(EncodedSizes(*dims, made.out_features), **sequential)

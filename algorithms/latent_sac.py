@@ -14,6 +14,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from algorithms.arguments import check_discount, check_positive, check_smoothing
 from algorithms.base import Metrics, check_networks
 from algorithms.optimizers import ClippedOptimizer, OptimizerGroups
 from algorithms.targets import soft_update
@@ -77,14 +78,10 @@ class LatentSAC(nn.Module):
         max_norm: float | None = None,
     ) -> None:
         super().__init__()
-        if not 0.0 <= discount < 1.0:
-            raise ValueError(f"LatentSAC.discount must lie in [0, 1), got {discount}")
-        if not 0.0 < smoothing <= 1.0:
-            raise ValueError(f"LatentSAC.smoothing must lie in (0, 1], got {smoothing}")
-        positive = {"lr": lr, "alpha": alpha, "max_norm": 1.0 if max_norm is None else max_norm}
-        for name, value in positive.items():
-            if not 0.0 < value < math.inf:
-                raise ValueError(f"LatentSAC.{name} must be positive and finite, got {value}")
+        check_discount("LatentSAC", discount)
+        check_smoothing("LatentSAC", smoothing=smoothing)
+        norm = 1.0 if max_norm is None else max_norm
+        check_positive("LatentSAC", lr=lr, alpha=alpha, max_norm=norm)
         if not math.isfinite(target_entropy_factor):
             raise ValueError(
                 f"LatentSAC.target_entropy_factor must be finite, got {target_entropy_factor}"
@@ -97,18 +94,15 @@ class LatentSAC(nn.Module):
         self.log_alpha = nn.Parameter(torch.tensor(alpha).log(), requires_grad=learn_alpha)
         self.discount, self.smoothing, self.learns_alpha = discount, smoothing, learn_alpha
         self.target_entropy = -float(action_dim) * target_entropy_factor
-        norm = float("inf") if max_norm is None else max_norm
         members = int(self.critic.num_critics)
         self.groups = OptimizerGroups(
-            actor=ClippedOptimizer(self.actor.parameters(), optimizer, lr, max_norm=norm),
+            actor=ClippedOptimizer(self.actor.parameters(), optimizer, lr, max_norm=max_norm),
             critic=ClippedOptimizer(
-                self.critic.parameters(), optimizer, lr, max_norm=norm, members=members
+                self.critic.parameters(), optimizer, lr, max_norm=max_norm, members=members
             ),
         )
         if learn_alpha:
-            self.groups["alpha"] = ClippedOptimizer(
-                [self.log_alpha], optimizer, lr, max_norm=float("inf")
-            )
+            self.groups["alpha"] = ClippedOptimizer([self.log_alpha], optimizer, lr, max_norm=None)
 
     @torch.no_grad()
     def act(self, observation: Tensor, latent: Tensor, explore: bool) -> Tensor:

@@ -4,7 +4,6 @@ There is no paper; the method is known from its code. Where this learner differs
 code is said in `MaskedSAC`, the rest in docs/methods/must.md.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -13,6 +12,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
+from algorithms.arguments import check_choice, check_positive
 from algorithms.base import Metrics, Sizes
 from algorithms.masks import Masks, as_extra, mean_of_others, replaced, shared, statistics
 from algorithms.sac import SAC
@@ -113,16 +113,13 @@ class MaskedSAC(SAC):
             if number is not None and number < 0:
                 raise ValueError(f"MaskedSAC.{option} must be at least 0, got {number}")
         rates = {"rl_generator_lr": rl_generator_lr, "sl_generator_lr": sl_generator_lr}
-        for option, rate in rates.items():
-            if not 0.0 < rate < math.inf:
-                raise ValueError(f"MaskedSAC.{option} must be positive and finite, got {rate}")
+        check_positive("MaskedSAC", **rates)
         for option, value, values in (
             ("initial_masks", initial_masks, ("generator", "random", "dense")),
             ("commit", commit, ("top_k", "resample")),
             ("generator_phase", generator_phase, ("joint", "committed", "generators")),
         ):
-            if value not in values:
-                raise ValueError(f"MaskedSAC.{option} must be one of {values}, got {value!r}")
+            check_choice("MaskedSAC", option, value, values)
         self.update_interval, self.freeze_after = update_interval, freeze_after
         self.sl_steps, self.use_supervised_loss = sl_steps, use_supervised_loss
         self.shared_target = shared_target
@@ -363,9 +360,10 @@ class MaskedSAC(SAC):
 
     def _write(self, masks: list[Masks]) -> None:
         """Give new masks to policy, critics and targets alike."""
-        self.actor.commit(masks[0])
+        actor, critics = as_extra(masks)
+        self.actor.commit(actor["masks"])
         for critic in (self.critic, self.target):
-            critic.commit([torch.stack(layer) for layer in zip(*masks[1:], strict=True)])
+            critic.commit(critics["masks"])
 
     def _follow_encoders(self) -> None:
         for g in self.generators:

@@ -1,10 +1,10 @@
 """Running normalisation of observations."""
 
-import math
-
 import gin
 import torch
 from torch import Tensor, nn
+
+from algorithms.arguments import check_positive
 
 
 @gin.configurable
@@ -43,11 +43,7 @@ class ObservationNormalizer(nn.Module):
     ) -> None:
         super().__init__()
         positive = {"steps_per_task": steps_per_task, "floor": floor, "bound": bound}
-        for name, value in positive.items():
-            if not 0.0 < value < math.inf:
-                raise ValueError(
-                    f"ObservationNormalizer.{name} must be positive and finite, got {value}"
-                )
+        check_positive("ObservationNormalizer", **positive)
         self.limit = steps_per_task * num_tasks
         self.floor, self.bound = floor, bound
         zeros = torch.zeros(observation_dim, dtype=torch.float64)

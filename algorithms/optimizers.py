@@ -1,6 +1,7 @@
 """Optimizers known to gin; `ClippedOptimizer` of one group of parameters, and `OptimizerGroups`."""
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -26,7 +27,8 @@ class ClippedOptimizer:
             leading dimension of that size.
         optimizer: A `torch.optim` class that knows `fused`.
         lr: Learning rate.
-        max_norm: Bound of the Euclidean norm of the gradient, of each member by itself.
+        max_norm: Bound of the Euclidean norm of the gradient, of each member by itself; None for no
+            bound.
         members: Networks stacked in the group, as twin critics are.
     """
 
@@ -36,12 +38,12 @@ class ClippedOptimizer:
         optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
         lr: float = 3e-4,
         *,
-        max_norm: float = 1.0,
+        max_norm: float | None = 1.0,
         members: int = 1,
     ) -> None:
         self.parameters = [p for p in parameters if p.requires_grad]
         self.optimizer = optimizer(self.parameters, lr=lr, fused=True)
-        self.max_norm = max_norm
+        self.max_norm = math.inf if max_norm is None else max_norm
         self.members = members
 
     def step(self) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,6 @@ Probabilistic Context Variables", ICML 2019.
 """
 
 import copy
-import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -14,6 +13,13 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
+from algorithms.arguments import (
+    check_choice,
+    check_discount,
+    check_not_negative,
+    check_positive,
+    check_smoothing,
+)
 from algorithms.base import Metrics, OffPolicyMetaAlgorithm, Sizes, check_networks
 from algorithms.optimizers import ClippedOptimizer, OptimizerGroups
 from algorithms.targets import soft_update
@@ -124,22 +130,12 @@ class PEARL(OffPolicyMetaAlgorithm):
         log_std_penalty: float = 1e-3,
     ) -> None:
         super().__init__()
-        if not 0.0 <= discount < 1.0:
-            raise ValueError(f"PEARL.discount must lie in [0, 1), got {discount}")
-        if not 0.0 < smoothing <= 1.0:
-            raise ValueError(f"PEARL.smoothing must lie in (0, 1], got {smoothing}")
-        positive = {"learning_rate": learning_rate, "reward_scale": reward_scale}
-        for name, number in positive.items():
-            if not 0.0 < number < math.inf:
-                raise ValueError(f"PEARL.{name} must be positive and finite, got {number}")
+        check_discount("PEARL", discount)
+        check_smoothing("PEARL", smoothing=smoothing)
+        check_positive("PEARL", learning_rate=learning_rate, reward_scale=reward_scale)
         penalties = {"loc_penalty": loc_penalty, "log_std_penalty": log_std_penalty}
-        for name, number in {"kl_weight": kl_weight, **penalties}.items():
-            if not 0.0 <= number < math.inf:
-                raise ValueError(f"PEARL.{name} must be finite and at least 0, got {number}")
-        if kl_reduction not in ("sum", "mean_tasks"):
-            raise ValueError(
-                f"PEARL.kl_reduction must be 'sum' or 'mean_tasks', got {kl_reduction!r}"
-            )
+        check_not_negative("PEARL", kl_weight=kl_weight, **penalties)
+        check_choice("PEARL", "kl_reduction", kl_reduction, ("sum", "mean_tasks"))
         self.encoder = encoder(sizes.observation_dim, sizes.action_dim)
         if hasattr(self.encoder, "num_components"):
             raise ValueError(
@@ -172,7 +168,7 @@ class PEARL(OffPolicyMetaAlgorithm):
             parameters["value"] = self.value.parameters()
         self.groups = OptimizerGroups(
             {
-                name: ClippedOptimizer(group, optimizer, learning_rate, max_norm=float("inf"))
+                name: ClippedOptimizer(group, optimizer, learning_rate, max_norm=None)
                 for name, group in parameters.items()
             }
         )

@@ -13,6 +13,13 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from algorithms.arguments import (
+    check_choice,
+    check_discount,
+    check_not_negative,
+    check_positive,
+    check_smoothing,
+)
 from algorithms.base import Algorithm, Metrics, Sizes, check_networks
 from algorithms.normalization import ObservationNormalizer
 from algorithms.optimizers import ClippedOptimizer, OptimizerGroups
@@ -102,20 +109,12 @@ class SAC(Algorithm):
         compiled: bool = False,
     ) -> None:
         super().__init__()
-        if not 0.0 <= discount < 1.0:
-            raise ValueError(f"SAC.discount must lie in [0, 1), got {discount}")
-        if not 0.0 < smoothing <= 1.0:
-            raise ValueError(f"SAC.smoothing must lie in (0, 1], got {smoothing}")
-        norm = math.inf if max_norm is None else max_norm
-        if not norm > 0.0:
+        check_discount("SAC", discount)
+        check_smoothing("SAC", smoothing=smoothing)
+        if max_norm is not None and not max_norm > 0.0:
             raise ValueError(f"SAC.max_norm must be positive, got {max_norm}")
-        rates = {"actor_lr": actor_lr, "critic_lr": critic_lr, "alpha_lr": alpha_lr}
-        for name, value in rates.items():
-            if not 0.0 < value < math.inf:
-                raise ValueError(f"SAC.{name} must be positive and finite, got {value}")
-        for name, value in {"scale_penalty": scale_penalty, "loc_penalty": loc_penalty}.items():
-            if not 0.0 <= value < math.inf:
-                raise ValueError(f"SAC.{name} must be finite and at least 0, got {value}")
+        check_positive("SAC", actor_lr=actor_lr, critic_lr=critic_lr, alpha_lr=alpha_lr)
+        check_not_negative("SAC", scale_penalty=scale_penalty, loc_penalty=loc_penalty)
         entropies = {"initial_log_alpha": initial_log_alpha, "target_entropy": target_entropy}
         for name, number in entropies.items():
             if number is not None and not math.isfinite(number):
@@ -129,8 +128,7 @@ class SAC(Algorithm):
                 "SAC.weight_tasks = True weighs nothing with SAC.alpha_per_task = False, where all "
                 "tasks have one temperature; bind one of them the other way"
             )
-        if precision not in PRECISIONS:
-            raise ValueError(f"SAC.precision must be one of {PRECISIONS}, got {precision!r}")
+        check_choice("SAC", "precision", precision, PRECISIONS)
         self.precision, self.compiled = precision, compiled
         # What the networks see: an encoder's features (`EncoderSAC`), else the observation.
         width = getattr(sizes, "feature_dim", sizes.observation_dim)
@@ -154,9 +152,11 @@ class SAC(Algorithm):
         self.weight_tasks = weight_tasks
         self.scale_penalty, self.loc_penalty = scale_penalty, loc_penalty
         self._optimizer = optimizer
-        self._max_norm = norm
+        self._max_norm = max_norm
         self.groups = OptimizerGroups()
-        self._add_group("alpha", [self.log_alpha], alpha_lr, max_norm=math.inf)
+        self.groups["alpha"] = ClippedOptimizer(
+            [self.log_alpha], optimizer, alpha_lr, max_norm=None
+        )
         self._add_group("actor", self.actor.parameters(), actor_lr)
         members = int(self.critic.num_critics)
         self._add_group("critic", self.critic.parameters(), critic_lr, members=members)
@@ -354,12 +354,10 @@ class SAC(Algorithm):
         parameters: Any,
         lr: float,
         *,
-        max_norm: float | None = None,
         members: int = 1,
     ) -> None:
-        norm = self._max_norm if max_norm is None else max_norm
         self.groups[name] = ClippedOptimizer(
-            parameters, self._optimizer, lr, max_norm=norm, members=members
+            parameters, self._optimizer, lr, max_norm=self._max_norm, members=members
         )
 
     def policy_state(self) -> dict[str, Any]:

@@ -9,9 +9,10 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from algorithms.arguments import check_choice
 from algorithms.base import Metrics, Sizes
 from algorithms.precision import bf16_products
-from algorithms.sac import SAC, network_view
+from algorithms.sac import SAC
 
 TEMPERATURE_LOSSES = ("log_alpha", "alpha")
 
@@ -44,11 +45,7 @@ class SequentialSAC(SAC):
     """
 
     def __init__(self, sizes: Sizes, *, temperature_loss: str = "log_alpha", **sac: Any) -> None:
-        if temperature_loss not in TEMPERATURE_LOSSES:
-            raise ValueError(
-                "SequentialSAC.temperature_loss must be one of "
-                f"{TEMPERATURE_LOSSES}, got {temperature_loss!r}"
-            )
+        check_choice("SequentialSAC", "temperature_loss", temperature_loss, TEMPERATURE_LOSSES)
         super().__init__(sizes, **sac)
         self.on_alpha = temperature_loss == "alpha"
 
@@ -109,8 +106,7 @@ class SequentialSAC(SAC):
         self, now_actor: Tensor, now_critic: Tensor, task: Tensor, alpha: Tensor
     ) -> tuple[Tensor, Tensor]:
         """L_pi where policy and critics see different things of a state."""
-        with self._autocast():
-            policy: TensorDict = self.actor(network_view(now_actor, task))
+        policy = self._sample(now_actor, task, {})
         loss = self._actor_loss(policy, now_critic, task, alpha, {})
         return loss, policy["action_log_prob"]
 

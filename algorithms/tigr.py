@@ -11,6 +11,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from algorithms.arguments import check_choice, check_not_negative
 from algorithms.base import Metrics, Sizes
 from algorithms.mixture_losses import Mixture, label_loss, separation, sparsity
 from algorithms.window_learner import WindowLearner
@@ -87,15 +88,10 @@ class TIGR(WindowLearner):
             "separation": separation_weight,
             "label": label_weight,
         }
-        for name, weight in self.term_weights.items():
-            if not 0.0 <= weight < float("inf"):
-                raise ValueError(f"TIGR.{name}_weight must be at least 0, got {weight}")
-        for name, value, choices in (
-            ("weighting", weighting, WEIGHTINGS),
-            ("reduction", reduction, REDUCTIONS),
-        ):
-            if value not in choices:
-                raise ValueError(f"TIGR.{name} must be one of {choices}, got {value!r}")
+        named = {f"{name}_weight": weight for name, weight in self.term_weights.items()}
+        check_not_negative("TIGR", **named)
+        check_choice("TIGR", "weighting", weighting, WEIGHTINGS)
+        check_choice("TIGR", "reduction", reduction, REDUCTIONS)
         if label_weight and self.encoder.num_components < sizes.num_tasks:
             raise ValueError(
                 f"TIGR.label_weight = {label_weight} needs a component for each of the "

@@ -3,13 +3,14 @@
 Schulman et al., "Trust Region Policy Optimization", 2015.
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import gin
 import torch
 from torch import Tensor
+
+from algorithms.arguments import check_not_negative, check_positive
 
 Product = Callable[[Tensor], Tensor]
 """A symmetric matrix [P, P], as the function that multiplies a vector by it."""
@@ -84,10 +85,8 @@ class TrustRegion:
         Raises:
             ValueError: if a number is out of range.
         """
-        if not 0.0 < max_kl < math.inf:
-            raise ValueError(f"TrustRegion.max_kl must be positive and finite, got {max_kl}")
-        if not 0.0 <= damping < math.inf:
-            raise ValueError(f"TrustRegion.damping must be finite and at least 0, got {damping}")
+        check_positive("TrustRegion", max_kl=max_kl)
+        check_not_negative("TrustRegion", damping=damping)
         for name, count in (("cg_iterations", cg_iterations), ("max_backtracks", max_backtracks)):
             if count < 1:
                 raise ValueError(f"TrustRegion.{name} must be at least 1, got {count}")

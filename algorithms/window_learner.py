@@ -4,7 +4,6 @@ TIGR: Bing et al., "Meta-Reinforcement Learning in Broad and Non-Parametric Envi
 CEMRL: Bing et al., "Meta-Reinforcement Learning in Non-Stationary and Dynamic Environments", 2022.
 """
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -14,6 +13,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
+from algorithms.arguments import check_choice, check_positive
 from algorithms.base import Metrics, OffPolicyMetaAlgorithm, Sizes
 from algorithms.latent_sac import LatentSAC
 from algorithms.mixture_losses import Mixture
@@ -119,13 +119,8 @@ class WindowLearner(OffPolicyMetaAlgorithm):
         owner = type(self).__name__
         if getattr(sizes, "discrete", False):
             raise ValueError(f"{owner} has continuous actions, and the tasks have discrete ones")
-        for name, value in (("lr", lr), ("max_norm", 1.0 if max_norm is None else max_norm)):
-            if not 0.0 < value < math.inf:
-                raise ValueError(f"{owner}.{name} must be positive and finite, got {value}")
-        if next_latent not in ("same", "shifted"):
-            raise ValueError(
-                f"{owner}.next_latent must be 'same' or 'shifted', got {next_latent!r}"
-            )
+        check_positive(owner, lr=lr, max_norm=1.0 if max_norm is None else max_norm)
+        check_choice(owner, "next_latent", next_latent, ("same", "shifted"))
         dims = sizes.observation_dim, sizes.action_dim
         self.encoder = encoder(*dims)
         if not hasattr(self.encoder, "num_components"):
@@ -139,10 +134,9 @@ class WindowLearner(OffPolicyMetaAlgorithm):
         self.normalizer = normalizer(*dims) if normalizer else None
         self.shifted = next_latent == "shifted"
         self._dims = dims
-        norm = float("inf") if max_norm is None else max_norm
         self.groups = OptimizerGroups(
             {
-                name: ClippedOptimizer(part.parameters(), optimizer, lr, max_norm=norm)
+                name: ClippedOptimizer(part.parameters(), optimizer, lr, max_norm=max_norm)
                 for name, part in (("encoder", self.encoder), ("decoder", self.decoder))
             }
         )

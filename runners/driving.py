@@ -84,8 +84,7 @@ def _evaluate(parts: Parts, run: RunFolder, signals: Signals, text: str) -> None
     parts.evaluated["step"] = step
     parts.progress.update(step, parts.logger.write(step, {**metrics, **_used()}))
     evaluator.write_result(run.results, step, parts.suite, metrics)
-    if evaluator.score(metrics) > parts.checkpointer.best_score:
-        parts.checkpointer.mark_best(step, evaluator.score(metrics), learner=parts.learner)
+    parts.checkpointer.mark_best(step, evaluator.score(metrics), learner=parts.learner)
     if parts.recorder is not None:
         parts.recorder(run.path, step, parts.suite, parts.learner, text)
 

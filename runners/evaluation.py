@@ -5,7 +5,6 @@ import dataclasses
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from runners.compatibility import versions
 from runners.devices import device_of
-from runners.evaluation_results import Scheduled, Table, try_out, write_arrays, write_result
+from runners.evaluation_results import Scheduled, Table, try_out
 from runners.regimes import PLAIN, check_evaluator
 
 
@@ -261,26 +260,12 @@ class Evaluator(Scheduled):
             "versions": versions(),
         }
 
-    def write_result(
-        self,
-        folder: Path | str,
-        step: int,
-        suite: Any,
-        metrics: dict[str, float],
-        *,
-        name: str = "",
-    ) -> Path | None:
-        """Write `result` as `<folder>/<step>.json`, or under another `name`.
-
-        Returns:
-            The path; None if it cannot be written, which is warned of.
-        """
-        path = write_result(folder, name or str(step), self.result(step, suite, metrics))
-        if path is None or self.recorder is None:
-            return path
+    def recorded(self) -> dict[str, Any]:
+        """What the recorder saw, under its `kind`; nothing if it saw nothing."""
+        if self.recorder is None:
+            return {}
         arrays = {name: value.numpy() for name, value in self.recorder.summary().items()}
-        kind = getattr(self.recorder, "kind", "activity")
-        return path if not arrays or write_arrays(path, kind, arrays) else None
+        return {getattr(self.recorder, "kind", "activity"): arrays} if arrays else {}
 
     def score(self, metrics: dict[str, float]) -> float:
         """What the best checkpoint is chosen by: the mean success rate."""

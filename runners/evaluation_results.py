@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import tempfile
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,6 +67,34 @@ class Scheduled:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on counting from `state_dict`."""
         self._asked, self._rounds_done = state["asked"], state["rounds_done"]
+
+    @abstractmethod
+    def result(self, step: int, suite: Any, metrics: dict[str, float]) -> dict[str, Any]:
+        """The last evaluation and all one must know to compare it, ready for JSON."""
+
+    def write_result(
+        self,
+        folder: Path | str,
+        step: int,
+        suite: Any,
+        metrics: dict[str, float],
+        *,
+        name: str = "",
+    ) -> Path | None:
+        """Write `result` as `<folder>/<step>.json` or under another `name`, and what is `recorded`.
+
+        Returns:
+            The path; None if any of it cannot be written, which is warned of.
+        """
+        path = write_result(folder, name or str(step), self.result(step, suite, metrics))
+        if path is None:
+            return None
+        written = [write_arrays(path, what, arrays) for what, arrays in self.recorded().items()]
+        return path if all(written) else None
+
+    def recorded(self) -> dict[str, dict[str, NDArray[Any]]]:
+        """What of the last evaluation is written beside its JSON, by what it is."""
+        return {}
 
 
 def write_result(folder: Path | str, name: str, result: dict[str, Any]) -> Path | None:

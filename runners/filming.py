@@ -1,7 +1,7 @@
 """Episodes of a policy as pictures: played first, then repeated before the camera."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -79,7 +79,7 @@ class Studio:
             actions.append(action)
             observation, reward, over, success = self._step(action, len(actions))
             total += reward
-        task = type(self.task)(self.task.name, self.task.task_id, self.task.split, (goal,))
+        task = replace(self.task, goals=(goal,))
         judged = self.suite.protocol().get("success") != "not defined"
         return Episode(task, tuple(actions), success, total, judged)
 

@@ -157,8 +157,8 @@ def _axis(name: str, values: list[str]) -> tuple[str, list[str]]:
     if not values:
         raise ConfigError(f"{where}: no values; write {name} = value, value")
     canonical = [_canonical(value, where) for value in values]
-    for value in canonical:
-        if canonical.count(value) > 1:
+    for value, times in Counter(canonical).items():
+        if times > 1:
             raise ConfigError(f"{where}: {value} stands there twice; every value makes its own run")
     return name, canonical
 

@@ -9,7 +9,6 @@ from gin import config as gin_config
 
 OTHERS = ("envs", "buffers", "runners")
 """Packages whose parts no learner is built from."""
-ROOT = "train.algorithm"
 
 
 @contextmanager
@@ -49,7 +48,7 @@ def learner_config(text: str) -> tuple[str, str] | None:
     with own_configuration():
         gin.parse_config(text)
         bound = gin_config._CONFIG
-        root: Any = bound.get(("", _selector("train")), {}).get(ROOT.split(".")[1])
+        root: Any = bound.get(("", _selector("train")), {}).get("algorithm")
         if root is None:
             return None
         modules = {selector: _module(selector) for _, selector in bound}

@@ -155,7 +155,7 @@ class MetaEvaluator(RolloutEvaluator):
         """Refuse a record that does not fit into memory; it is there twice as it is written."""
         device = device_of(learner)
         observation = torch.zeros(1, 1, 1, suite.spec.observation_dim, device=device)
-        width = recorder.width(learner, observation, learner.prior(1)["latent"].to(device))
+        width = recorder.width(learner, observation, learner.prior(1)["latent"])
         check_fits(
             "MetaEvaluator.recorder",
             suite,
@@ -219,7 +219,7 @@ class MetaEvaluator(RolloutEvaluator):
 
         Of the tasks, `known` are shown to the recorder.
         """
-        latent = learner.prior(len(tasks)).to(device_of(learner))
+        latent = learner.prior(len(tasks))
         scores: list[tuple[Tensor, Tensor, Tensor]] = []
         while True:
             experience = rollouts.collect(learner, tasks, latent["latent"])

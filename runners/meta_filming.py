@@ -64,7 +64,7 @@ def before_and_after(
 
 def _by_gradient(rollouts: Rollouts, learner: Any, task: Any) -> Iterator[TensorDict]:
     """Latents after no adaptation, one, two and so on, each on episodes of the one before."""
-    latents = learner.prior(1).to(device_of(learner))
+    latents = learner.prior(1)
     while True:
         yield latents
         experience = rollouts.collect(learner, (task,), latents["latent"])
@@ -80,13 +80,13 @@ def _by_posterior(
     """
     generator = torch.Generator().manual_seed(seed)
     seen: list[TensorDict] = []
-    latents = learner.prior(1).to(device_of(learner))
+    latents = learner.prior(1)
     yield latents
     for number in itertools.count(1):
         experience = rollouts.collect(learner, (task,), latents["latent"], explore=False)
         seen.append(context_of(experience, evaluator.sparse))
         if number < evaluator.prior_episodes:
-            latents = learner.prior(1).to(device_of(learner))
+            latents = learner.prior(1)
         else:
             latents = learner.adapt(evaluator.context(seen, generator), latents)
             yield latents

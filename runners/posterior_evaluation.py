@@ -210,7 +210,7 @@ class PosteriorEvaluator(RolloutEvaluator):
         With `latents` the posterior's means and variances too, `[tasks, episodes, latent_dim]`.
         """
         device = device_of(learner)
-        latents = learner.prior(len(tasks)).to(device)
+        latents = learner.prior(len(tasks))
         collected = torch.zeros(len(tasks), device=device)
         seen: list[TensorDict] = []
         scores: list[list[Tensor]] = []
@@ -218,7 +218,7 @@ class PosteriorEvaluator(RolloutEvaluator):
             if len(seen) >= self.prior_episodes:
                 latents = learner.adapt(self.context(seen, generator), latents)
             elif seen:
-                latents = learner.prior(len(tasks)).to(device)
+                latents = learner.prior(len(tasks))
             experience = rollouts.collect(learner, tasks, latents["latent"], explore=False)
             self._broken += int((active & ~experience["mask"].flatten(1).any(1)).sum())
             experience["mask"] &= active[:, None, None]

@@ -3,9 +3,10 @@
 import errno
 import functools
 import importlib
+import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -197,7 +198,7 @@ def _prepare(suite: Any, task: Any, say: Callable[[str], None]) -> None:
 
 def _both(source: Source, studio: Studio, episodes: int, seed: int) -> list[tuple[str, Episode]]:
     """A success and a failure of one task, as far as there are both."""
-    goals = [goal for _, goal in zip(range(episodes), _again(studio.task.goals), strict=False)]
+    goals = list(itertools.islice(itertools.cycle(studio.task.goals), episodes))
     if source.learner is None:
         return [
             ("", one) for one in one_of_each(studio, goals, random_act(source.suite.spec, seed))
@@ -219,8 +220,3 @@ def _explores(learner: Any, evaluator: Any) -> bool:
     if fit is WINDOW:
         return bool(evaluator.runs[-1].endswith("stochastic"))
     return fit is ON_POLICY or bool(getattr(evaluator, "explore", False))
-
-
-def _again(goals: Sequence[int]) -> Iterator[int]:
-    while True:
-        yield from goals

@@ -136,7 +136,7 @@ class RecordFiles:
         self.count += 1
         self.last_step = record["step"]
         if record.keys() <= set(self.columns) and self._rows is not None:
-            self._rows.append(self._row(record))
+            self._rows.append(self._table([record]))
             return
         try:
             self._write_table(read_records(self.jsonl))
@@ -164,15 +164,11 @@ class RecordFiles:
         if self._rows is not None:
             self._rows.close()
             self._rows = None
-        write_atomically(self.csv, "".join(map(self._row, [columns_row(self.columns), *records])))
+        header = dict(zip(self.columns, self.columns, strict=True))
+        write_atomically(self.csv, self._table([header, *records]))
         self._rows = Appender(self.csv)
 
-    def _row(self, record: Record) -> str:
-        line = io.StringIO()
-        csv.DictWriter(line, self.columns, lineterminator="\n").writerow(record)
-        return line.getvalue()
-
-
-def columns_row(columns: list[str]) -> Record:
-    """The table's first row."""
-    return {name: name for name in columns}
+    def _table(self, records: list[Record]) -> str:
+        text = io.StringIO()
+        csv.DictWriter(text, self.columns, lineterminator="\n").writerows(records)
+        return text.getvalue()

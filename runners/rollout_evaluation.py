@@ -3,15 +3,13 @@
 import copy
 from abc import abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import torch
 
 from runners.evaluation import untouched_randomness
-from runners.evaluation_results import Scheduled, try_out, write_arrays, write_result
-from runners.latent_records import Arrays
+from runners.evaluation_results import Scheduled, try_out
 from runners.rollouts import Rollouts
 
 
@@ -76,30 +74,6 @@ class RolloutEvaluator(Scheduled):
     def score(self, metrics: dict[str, float]) -> float:
         """What the best checkpoint is chosen by: the headline's return."""
         return metrics["eval/return"]
-
-    @abstractmethod
-    def result(self, step: int, suite: Any, metrics: dict[str, float]) -> dict[str, Any]:
-        """The last evaluation and all one must know to compare it, ready for JSON."""
-
-    def write_result(
-        self,
-        folder: Path | str,
-        step: int,
-        suite: Any,
-        metrics: dict[str, float],
-        *,
-        name: str = "",
-    ) -> Path | None:
-        """As `Evaluator.write_result`."""
-        path = write_result(folder, name or str(step), self.result(step, suite, metrics))
-        if path is None:
-            return None
-        written = [write_arrays(path, what, arrays) for what, arrays in self.recorded().items()]
-        return path if all(written) else None
-
-    def recorded(self) -> dict[str, Arrays]:
-        """What of the last evaluation is written beside its JSON, by what it is."""
-        return {}
 
     def _seconds(self, suite: Any, learner: Any, **changes: Any) -> float:
         """Seconds of an evaluation with some attributes changed, environments of its own included.

@@ -89,8 +89,7 @@ class Rollouts:
             self._round(vector, learner, latent, explore)
             for _ in range(self.episodes // self.at_once)
         ]
-        longest = max(part.shape[2] for part in rounds)
-        return torch.cat([padded(part, longest) for part in rounds], 1)
+        return joined(rounds, 1)
 
     def _round(self, vector: Any, learner: Acting, latent: Tensor, explore: bool) -> TensorDict:
         shape, steps = (self.num_tasks, self.at_once), []
@@ -248,11 +247,14 @@ def scores(experience: TensorDict, when: str = "") -> dict[str, Tensor]:
     }
 
 
-def padded(experience: TensorDict, length: int) -> TensorDict:
-    """The experience with time `length`, zeros at the end."""
-    missing = length - experience.shape[2]
-    if not missing:
-        return experience
-    behind = torch.zeros_like(experience[:, :, :1]).expand(*experience.shape[:2], missing)
-    padded: TensorDict = torch.cat((experience, behind), 2)
-    return padded
+def joined(parts: Sequence[TensorDict], dim: int) -> TensorDict:
+    """Experiences `[tasks, episodes, time]` as one, zeros after the shorter ones."""
+    longest = max(part.shape[2] for part in parts)
+    padded = [
+        torch.cat((part, torch.zeros_like(part[:, :, :1]).expand(*part.shape[:2], missing)), 2)
+        if (missing := longest - part.shape[2])
+        else part
+        for part in parts
+    ]
+    whole: TensorDict = torch.cat(padded, dim)
+    return whole

@@ -181,18 +181,16 @@ def save_state(folder: Path | str, name: str, state: Any) -> dict[str, dict[str,
     }
 
 
-def load_state(folder: Path | str, name: str, structure: Any = None) -> Any:
+def load_state(folder: Path | str, name: str) -> Any:
     """Read what `save_state` wrote; all tensors are on the CPU.
 
     Args:
         folder: where it lies.
         name: as given to `save_state`.
-        structure: the values of `<name>.json`, for whoever keeps them elsewhere.
 
     Raises:
         OSError, ValueError, KeyError, safetensors.SafetensorError: on files that are damaged.
     """
     folder = Path(folder)
-    if structure is None:
-        structure = json.loads((folder / f"{name}.json").read_text())
+    structure = json.loads((folder / f"{name}.json").read_text())
     return decode(structure, read_tensors(folder / f"{name}.safetensors"))

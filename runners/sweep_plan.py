@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runners.compatibility import IGNORED
 from runners.compatibility import bindings as bindings_of
-from runners.compatibility import differences
 from runners.config import ConfigError
 from runners.grid import Configuration
 from runners.status import DONE
@@ -158,23 +158,23 @@ def _refuse_unread(configuration: Configuration, about: dict[str, Any]) -> None:
 
 def _refuse_same(configurations: Sequence[Configuration], found: list[dict[str, Any]]) -> None:
     """Two configurations have two folders, and are not the same."""
-    texts = [
-        {k: v for k, v in bindings_of(about["config"]).items() if k not in LABELS}
-        for about in found
-    ]
+    folders: dict[str, int] = {}
+    contents: dict[frozenset[tuple[str, str]], int] = {}
     for index, about in enumerate(found):
-        for earlier in range(index):
-            names = f"{configurations[earlier].label} and {configurations[index].label}"
-            if found[earlier]["experiment"].casefold() == about["experiment"].casefold():
-                raise ConfigError(
-                    f"--grid: {names} would share the folder {about['experiment']}; "
-                    "sweep over one of them at a time"
-                )
-            if not differences(texts[earlier], texts[index]):
-                raise ConfigError(
-                    f"--grid: {names} are the same configuration; a later line wins over one of "
-                    "them, take that one out"
-                )
+        earlier = folders.setdefault(about["experiment"].casefold(), index)
+        if earlier != index:
+            raise ConfigError(
+                f"--grid: {configurations[earlier].label} and {configurations[index].label} would "
+                f"share the folder {about['experiment']}; sweep over one of them at a time"
+            )
+        text = bindings_of(about["config"])
+        content = frozenset(item for item in text.items() if item[0] not in LABELS | IGNORED)
+        earlier = contents.setdefault(content, index)
+        if earlier != index:
+            raise ConfigError(
+                f"--grid: {configurations[earlier].label} and {configurations[index].label} are "
+                "the same configuration; a later line wins over one of them, take that one out"
+            )
 
 
 def _refuse_too_much(

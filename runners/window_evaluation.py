@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import gin
-import torch
 from tensordict import TensorDict
 
 from runners.compatibility import versions
@@ -18,7 +17,7 @@ from runners.latent_records import Arrays, of_windows
 from runners.meta_evaluation import broken, half_width
 from runners.regimes import WINDOW, check_evaluator
 from runners.rollout_evaluation import RolloutEvaluator
-from runners.rollouts import padded, returns, successes
+from runners.rollouts import joined, returns, successes
 from runners.window_rollouts import WindowRollouts
 
 RUNS = tuple(
@@ -142,7 +141,7 @@ class WindowEvaluator(RolloutEvaluator):
                     rollouts.run_all(learner, self._tasks[split], policy == "stochastic")
                     for _ in range(self.episodes)
                 ]
-            experience = _joined(parts)
+            experience = joined(parts, 1).to("cpu")
             self.scores[run] = self._scored(learner, experience)
             if self.latents:
                 tasks = self._tasks[split]
@@ -278,13 +277,6 @@ class WindowEvaluator(RolloutEvaluator):
         changes = {"runs": self.runs[-1:], "scores": {}, "inferred": {}}
         seconds = self._seconds(suite, learner, episodes=1, **changes)
         return seconds * len(self.runs) * self.episodes
-
-
-def _joined(parts: Sequence[TensorDict]) -> TensorDict:
-    """Episodes one after the other, `[tasks, episodes, time]`, as long as the longest."""
-    longest = max(part.shape[2] for part in parts)
-    whole: TensorDict = torch.cat([padded(part, longest) for part in parts], 1)
-    return whole.to("cpu")
 
 
 def _spread(tasks: Sequence[Any], number: int | None) -> tuple[Any, ...]:

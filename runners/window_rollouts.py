@@ -3,11 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from runners.rollouts import Rollouts, padded
+from runners.rollouts import Rollouts, joined
 
 STORED = ("observation", "terminated")
 TOLD = ("task_changed",)
@@ -79,12 +78,7 @@ class WindowRollouts(Rollouts):
             kept[key] = self._inferred[key].unsqueeze(1).to("cpu")
         return kept
 
-    def groups(self, tasks: Sequence[Any]) -> list[Sequence[Any]]:
-        """The tasks in groups that `run` can take."""
-        return [tasks[i : i + self.num_tasks] for i in range(0, len(tasks), self.num_tasks)]
-
     def run_all(self, learner: Any, tasks: Sequence[Any], explore: bool) -> TensorDict:
         """Run one episode of each of any number of tasks, `[len(tasks), 1, time]`."""
-        parts = [self.run(learner, group, explore) for group in self.groups(tasks)]
-        longest = max(part.shape[2] for part in parts)
-        return torch.cat([padded(part, longest) for part in parts])
+        groups = (tasks[i : i + self.num_tasks] for i in range(0, len(tasks), self.num_tasks))
+        return joined([self.run(learner, group, explore) for group in groups], 0)
