@@ -255,6 +255,8 @@ class Body:
         """Continue where `snapshot` was taken."""
         mujoco.mj_resetData(self.model, self.data)
         mujoco.mj_setState(self.model, self.data, state["physics"], STATE)
+        mujoco.mj_forward(self.model, self.data)  # for pictures; it warms the solver
+        mujoco.mj_setState(self.model, self.data, state["physics"], STATE)
         self.place = np.array(state["place"], dtype=np.float64)
 
     def _where(self) -> NDArray[np.float64]:

@@ -23,6 +23,8 @@ from envs.tree_labels import Labeller, TreeLabels
 from envs.tree_pictures import OneHotPictures, Pictures
 
 PATIENCE = 10  # shortest episodes that fit into the horizon where there are delays
+LARGEST_TABLE = 2**30
+"""Bytes of the pictures that a graph may show."""
 
 
 class TreeWalk(Dynamics):
@@ -43,7 +45,7 @@ class TreeWalk(Dynamics):
         pictures: the pictures.
 
     Raises:
-        ValueError: fewer pictures than the labels name.
+        ValueError: fewer pictures than the labels name, or too many to keep.
     """
 
     discrete = True
@@ -56,6 +58,13 @@ class TreeWalk(Dynamics):
         if self.num_pictures < needed:
             raise ValueError(f"num_pictures must be at least {needed}, got {self.num_pictures}")
         self.observation_dim = pictures.width(self.num_pictures)
+        if 4 * self.num_pictures * self.observation_dim > LARGEST_TABLE:
+            raise ValueError(
+                f"depth: with {graph.branching} branches a tree of {graph.depth} shows "
+                f"{self.num_pictures} pictures of {self.observation_dim} numbers, which is more "
+                f"than {LARGEST_TABLE // 2**20} MiB; lower one of the two, or let states share "
+                "pictures"
+            )
         self.action_dim = graph.branching + 1
         self._table = pictures.table(self.num_pictures)
 

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from envs.arrays import Rules, told
 from envs.errors import TaskError
 
+REAL = "fiub"
+"""Kinds of numpy's dtypes that are real numbers."""
 VERBS = ("reset", "simulate", "outcome", "snapshot", "restore", "close")
 
 
@@ -111,10 +113,7 @@ def reset_fault(name: str, outcome: Any, rules: Rules) -> str | None:
     """What is wrong with what a reset of this task gave; None if nothing is."""
     if not (isinstance(outcome, tuple) and len(outcome) == 2):
         return f"task {name}: reset must return an observation and a dict, got {outcome!r:.80}"
-    observation, _ = outcome
-    if getattr(observation, "shape", None) != (rules.observation_dim,):
-        return _shape_fault(name, observation, rules)
-    return None
+    return _observation_fault(name, outcome[0], rules)
 
 
 def fault(name: str, outcome: Any, rules: Rules) -> str | None:
@@ -123,8 +122,8 @@ def fault(name: str, outcome: Any, rules: Rules) -> str | None:
         observation, reward, _, _, info = outcome
     except (TypeError, ValueError):
         return f"task {name}: a step must return gymnasium's five values, got {outcome!r:.80}"
-    if getattr(observation, "shape", None) != (rules.observation_dim,):
-        return _shape_fault(name, observation, rules)
+    if said := _observation_fault(name, observation, rules):
+        return said
     if not _is_number(reward):
         return f"task {name}: a reward must be one number, got {reward!r:.80}"
     if not isinstance(info, Mapping):
@@ -141,13 +140,17 @@ def fault(name: str, outcome: Any, rules: Rules) -> str | None:
     return None
 
 
-def _shape_fault(name: str, observation: Any, rules: Rules) -> str:
-    """What is wrong with an observation that is no array of the shape the spec says."""
+def _observation_fault(name: str, observation: Any, rules: Rules) -> str | None:
+    """What is wrong with an observation; None if it is real numbers of the shape the spec says."""
     shape = getattr(observation, "shape", None)
-    got = f"a {type(observation).__name__}, no array" if shape is None else f"of shape {shape}"
-    return f"task {name}: observation {got}, the spec says ({rules.observation_dim},)"
+    if shape != (rules.observation_dim,):
+        got = f"a {type(observation).__name__}, no array" if shape is None else f"of shape {shape}"
+        return f"task {name}: observation {got}, the spec says ({rules.observation_dim},)"
+    if np.asarray(observation).dtype.kind not in REAL:
+        return f"task {name}: an observation must be real numbers, got {observation.dtype}"
+    return None
 
 
 def _is_number(value: Any) -> bool:
     array = np.asarray(value)
-    return array.ndim == 0 and array.dtype.kind in "biuf"
+    return array.ndim == 0 and array.dtype.kind in REAL

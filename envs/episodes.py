@@ -13,7 +13,7 @@ import numpy as np
 
 from envs.arrays import Arrays, Rules, silence, told
 from envs.breakdowns import Breakdowns
-from envs.environment import Environment, check_environment, fault, reset_fault
+from envs.environment import REAL, Environment, check_environment, fault, reset_fault
 from envs.errors import TaskError
 from envs.spares import Spares
 
@@ -202,7 +202,8 @@ class Chunk:
         began = self._environments[i].reset(options=options)
         if said := reset_fault(self._tasks[i].name, began, self._rules):
             raise TaskError(said)
-        observation, _ = began
+        with np.errstate(over="ignore"):  # a number beyond single precision is infinite there
+            observation = np.asarray(began[0], np.float32)
         if not np.isfinite(observation).all():
             raise RuntimeError(
                 f"{self._tasks[i].name}, goal {self._goals[i]}: the first observation is not finite"
@@ -235,6 +236,10 @@ class Chunk:
         # Only nan is unequal to itself, and True by `bool`.
         if observation.shape != self._shape or info["success"] != info["success"]:
             raise ValueError("see `fault`")
+        if observation.dtype.char not in "fd":
+            if observation.dtype.kind not in REAL:
+                raise ValueError("see `fault`")
+            observation = observation.astype(np.float64)  # whose squares fit
         success = bool(info["success"])
         terminated = terminated or (rules.terminate_on_success and success)
         truncated = truncated or self._elapsed[i] >= rules.horizon

@@ -15,7 +15,8 @@ class GymVector(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
     """The gymnasium face of a `Vector`, with same-step auto-reset.
 
     Where an episode ended, `infos["final_obs"]` holds its true last observation, under the mask
-    `infos["_final_obs"]`. `infos` also has "success", "valid", "task_id" and "episode", each `[n]`.
+    `infos["_final_obs"]`. `infos` also has "success", "valid", "task_id" and "episode_number", each
+    `[n]` ("episode" is what gymnasium's own wrappers write their statistics under).
     The random streams are fixed where the vector is made: `reset(seed=...)` is refused.
     """
 
@@ -65,4 +66,8 @@ class GymVector(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
         self.tasks.close()
 
     def _infos(self) -> dict[str, Any]:
-        return {name: self.tasks.arrays[name].copy() for name in ("task_id", "episode")}
+        arrays = self.tasks.arrays
+        return {
+            "task_id": arrays["task_id"].copy(),
+            "episode_number": arrays["episode"].copy(),
+        }

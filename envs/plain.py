@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def tensors(tree: Any) -> Any:
-    """The same tree with tensors for arrays and lists for tuples."""
+    """The same tree with tensors for arrays, lists for tuples, and Python's own numbers."""
     if isinstance(tree, np.ndarray):
         array: NDArray[Any] = np.array(tree, order="C")
         return torch.from_numpy(array)
@@ -18,7 +18,7 @@ def tensors(tree: Any) -> Any:
         return {key: tensors(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
         return [tensors(value) for value in tree]
-    return tree
+    return tree.item() if isinstance(tree, np.generic) else tree
 
 
 def arrays(tree: Any) -> Any:

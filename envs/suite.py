@@ -194,7 +194,7 @@ class Suite(ABC):
         return [tasks[i] for i in generator.integers(len(tasks), size=num_tasks).tolist()]
 
     def check(self, tasks: Sequence[Task]) -> None:
-        """ValueError unless every task is one of this suite, with goals the suite has."""
+        """ValueError unless every task is one of this suite, with its id and goals it has."""
         splits = dict.fromkeys(task.split for task in tasks)
         known = {split: {task.name: task for task in self.tasks(split)} for split in splits}
         for task in tasks:
@@ -203,6 +203,11 @@ class Suite(ABC):
                 raise ValueError(
                     f"tasks: {self.name} has no task {task.name!r} in split {task.split!r}"
                     f"{closest(task.name, list(names))}"
+                )
+            if task.task_id != names[task.name].task_id:
+                raise ValueError(
+                    f"tasks: {task.name} has task_id {names[task.name].task_id} in {self.name}, "
+                    f"got {task.task_id}; take tasks from Suite.tasks"
                 )
             numbers = self.numbers(names[task.name])
             there = numbers if isinstance(numbers, range) else frozenset(numbers)

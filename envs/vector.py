@@ -1,6 +1,7 @@
 """Many environments side by side, spoken to in TensorDict."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,7 +16,7 @@ from envs.episodes import Build, Chunk, Seed, Task
 from envs.errors import TaskError
 from envs.workers import WorkerPool
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2
 
 
 class Vector:
@@ -170,6 +171,7 @@ class Vector:
         self._open()
         return {
             "format": STATE_FORMAT,
+            "rules": asdict(self._rules),
             "begun": self._begun,
             "faults": self.faults,
             "environments": plain.tensors(self._chunk.state()),
@@ -179,13 +181,18 @@ class Vector:
         """Continue exactly where `state_dict` was taken.
 
         Raises:
-            ValueError: the state of another format or another number of environments.
+            ValueError: the state of another format, of other sizes, horizon or ends of episodes, or
+                of another number of environments.
         """
         self._open()
         if state.get("format") != STATE_FORMAT:
             raise ValueError(
                 f"state has format {state.get('format')!r}, this version reads {STATE_FORMAT}"
             )
+        mine = asdict(self._rules)
+        for name, value in state["rules"].items():
+            if mine[name] != value:
+                raise ValueError(f"state is of a vector whose {name} is {value}, not {mine[name]}")
         states = plain.arrays(state["environments"])
         tasks = self._chunk.assigned(states)
         if len(tasks) != self.num_envs:

@@ -25,6 +25,7 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
 """A chunk's models are far apart: with small pages, steps wait for addresses. Of Linux alone."""
 GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+_ENVIRON = threading.Lock()
 AWAKE = 1e-3
 """Seconds that a worker looks out for the next message before it sleeps."""
 
@@ -33,21 +34,23 @@ AWAKE = 1e-3
 def child_settings() -> Iterator[None]:
     """What a child starts with: one thread for its libraries, and huge pages unless told otherwise.
 
-    No signal to the group reaches it before it learned to ignore them.
+    No signal to the group reaches it before it learned to ignore them. One thread at a time: the
+    environment is the process's.
     """
-    settings = {"GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", HUGE_PAGES)} | ONE_THREAD
-    saved = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        for name, value in saved.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    with _ENVIRON:
+        settings = {"GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", HUGE_PAGES)} | ONE_THREAD
+        saved = {name: os.environ.get(name) for name in settings}
+        os.environ.update(settings)
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            for name, value in saved.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
 
 
 def work(

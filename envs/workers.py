@@ -8,6 +8,7 @@ SIGKILL. What a worker does is in `envs.worker`.
 
 import logging
 import multiprocessing
+import os
 import pickle
 import select
 import time
@@ -76,7 +77,7 @@ class WorkerPool:
         self._processes: list[BaseProcess] = []
         self._pipes: list[Connection] = []
         self._pollers: list[select.poll] = []
-        self._finalizer = weakref.finalize(self, _end, self._processes, self._pipes)
+        self._finalizer = weakref.finalize(self, _end, os.getpid(), self._processes, self._pipes)
         try:
             for index in range(workers):
                 self._start(index)
@@ -102,15 +103,18 @@ class WorkerPool:
 
     def step(self) -> None:
         """One step of every environment."""
-        before = self.arrays["observation"].copy()
+        before = {name: self.arrays[name].copy() for name in ("observation", "episode")}
         failed = self._all("step")
         for index, fault in failed.items():
             self._replace(index, fault)
-            self._void(self._slices[index], before)
+            rows = self._slices[index]
+            self._void(rows, before["observation"])
             if not self._rules.autoreset:
                 while (again := self._rest(index)) is not None:
                     self._replace(index, again)
-                self.arrays["observation"][self._slices[index]] = before[self._slices[index]]
+                for name, old in before.items():
+                    self.arrays[name][rows] = old[rows]
+                self.arrays["is_init"][rows] = False
 
     def _rest(self, index: int) -> "WorkerFault | None":
         """Let a worker's environments wait for the next reset; what went wrong, if anything."""
@@ -119,8 +123,6 @@ class WorkerPool:
             self._answer(index, self._timeout)
         except WorkerFault as fault:
             return fault
-        except OSError:
-            return self._obituary(index)
         return None
 
     def assign(self, tasks: Sequence[Task]) -> None:
@@ -165,8 +167,8 @@ class WorkerPool:
         for index, rows in enumerate(self._slices):
             try:
                 self._ask(index, verb, payload(rows) if payload else None)
-            except OSError:
-                failed[index] = self._obituary(index)
+            except WorkerFault as fault:
+                failed[index] = fault
         deadline = time.monotonic() + self._timeout
         for index in range(len(self._slices)):
             if index not in failed:
@@ -179,8 +181,16 @@ class WorkerPool:
         return failed
 
     def _ask(self, index: int, verb: str, payload: Any = None) -> None:
-        content = None if verb == "step" else (verb, payload)
-        send(self._pipes[index], self._ticket, content)
+        self._send(index, None if verb == "step" else (verb, payload), self._timeout)
+
+    def _send(self, index: int, content: Any, timeout: float) -> None:
+        """Send a worker something; WorkerFault if it is gone, or does not read it in time."""
+        try:
+            send(self._pipes[index], self._ticket, content, time.monotonic() + timeout)
+        except TimeoutError:
+            raise WorkerFault(f"worker {index} took no message in time ({timeout:.3g} s)") from None
+        except OSError:
+            raise self._obituary(index) from None
 
     def _answer(self, index: int, timeout: float) -> Any:
         pipe = self._pipes[index]
@@ -190,8 +200,10 @@ class WorkerPool:
             poller = self._pollers[index]
             while ticket != self._ticket:  # older ones are left from an interrupted call
                 if not poller.poll(1000.0 * max(0.0, deadline - time.monotonic())):
-                    raise WorkerFault(f"worker {index} gave no answer in time ({timeout:.3g} s)")
-                ticket, content = receive(pipe)
+                    raise TimeoutError
+                ticket, content = receive(pipe, deadline)
+        except TimeoutError:
+            raise WorkerFault(f"worker {index} gave no answer in time ({timeout:.3g} s)") from None
         except (EOFError, OSError):
             raise self._obituary(index) from None
         verdict, value = content or ("done", None)
@@ -245,8 +257,6 @@ class WorkerPool:
                 return
             except WorkerFault as again:
                 fault = again
-            except OSError:
-                fault = self._obituary(index)
 
     def _void(self, rows: slice, before: Any) -> None:
         arrays = self.arrays
@@ -272,6 +282,7 @@ class WorkerPool:
         with child_settings():
             process.start()
         theirs.close()
+        os.set_blocking(ours.fileno(), False)  # whoever hangs may do so within a message
         if index < len(self._processes):
             self._processes[index], self._pipes[index] = process, ours
             self._pollers[index] = new_poller(ours)
@@ -292,9 +303,7 @@ class WorkerPool:
             key = self.restarts
             seeds = tuple(replace(seed, spawn_key=(*seed.spawn_key, key)) for seed in seeds)
         try:
-            send(self._pipes[index], self._ticket, (self._build, self._tasks[rows], seeds))
-        except OSError:
-            raise self._obituary(index) from None
+            self._send(index, (self._build, self._tasks[rows], seeds), self.start_timeout)
         except (AttributeError, TypeError, RuntimeError, pickle.PicklingError) as error:
             raise TaskError(
                 f"task {self._tasks[rows.start].name}: what builds it cannot be sent to a worker "
@@ -323,10 +332,12 @@ def _stop(process: BaseProcess, pipe: Connection, grace: float = 0.0) -> None:
     process.join()  # not closed: it is stopped again at the end if it cannot be replaced
 
 
-def _end(processes: list[BaseProcess], pipes: list[Connection]) -> None:
+def _end(owner: int, processes: list[BaseProcess], pipes: list[Connection]) -> None:
+    if os.getpid() != owner:  # a fork of it, whose workers they are not
+        return
     for pipe in pipes:
         try:
-            send(pipe, 0, ("close", None))
+            send(pipe, 0, ("close", None), deadline=0.0)
         except OSError:
             continue  # it is dead already
     while processes:

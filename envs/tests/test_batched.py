@@ -232,7 +232,10 @@ def test_state_is_plain_and_exact(rollout, same):
             same(rollout(fresh, 3), begun)
             with pytest.raises(ValueError, match="format"):
                 fresh.load_state_dict({**state, "format": 7})
-        with suite.vector(tasks[:3]) as few, pytest.raises(ValueError, match="6 environments"):
+        with (
+            suite.vector(tasks[:3], autoreset=autoreset) as few,
+            pytest.raises(ValueError, match="6 environments"),
+        ):
             few.load_state_dict(state)
 
 

@@ -204,3 +204,15 @@ def test_a_simulation_that_explodes_is_noticed(tmp_path, monkeypatch):
     assert body.broken
     body.begin(np.random.default_rng(0))
     assert not body.broken
+
+
+def test_what_is_seen_after_a_restore_is_the_restored_moment():
+    body = Body(HALF_CHEETAH, Layout(1))
+    body.begin(np.random.default_rng(1))
+    for action in actions(HALF_CHEETAH, 5, seed=0):
+        body.move(action)
+    mujoco.mj_forward(body.model, body.data)  # a step leaves places of its last part's beginning
+    state, places = body.snapshot(), body.data.geom_xpos.copy()
+    body.begin(np.random.default_rng(2))
+    body.restore(state)
+    assert np.array_equal(body.data.geom_xpos, places)

@@ -332,6 +332,12 @@ def test_a_crash_leads_home_if_one_goes_on():
     assert state["taken"].item() == state["code"].item() == 0
 
 
+@pytest.mark.parametrize("depth", [13, 20, 40])
+def test_more_pictures_than_can_be_kept(depth):
+    with pytest.raises(ValueError, match=f"depth: with 2 branches a tree of {depth} shows"):
+        CTGraphSuite(TreeGraph(depth=depth))
+
+
 def test_too_few_pictures():
     with pytest.raises(ValueError, match="num_pictures must be at least 16, got 15"):
         CTGraphSuite(pictures=OneHotPictures(num_pictures=15))

@@ -363,6 +363,8 @@ def test_a_killed_worker_and_a_snapshot_between_modes(goals, rollout, same):
         ({"num_goals": 10}, "num_goals"),
         ({"goal_seed": -1}, "goal_seed"),
         ({"goal_seed": 1.5}, "goal_seed"),
+        ({"goal_seed": 2**32}, "goal_seed.* to 4294967295"),
+        ({"benchmark": "ML10", "goal_seed": 2**32 - 1}, "goal_seed.* to 4294967294"),
         ({"goal_draw": -1, "num_goals": 1}, "goal_draw"),
         ({"goal_draw": True, "num_goals": 1}, "goal_draw"),
         ({"goal_draw": 3}, "goal_draw.*num_goals 1"),

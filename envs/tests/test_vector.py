@@ -4,9 +4,13 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from tensordict import TensorDict
 
 from envs.breakdowns import Breakdowns
+from envs.errors import TaskError
+from envs.plain import tensors
+from envs.plane import PointMass
 from envs.point_mass import PointMassSuite
 from envs.suite import Spec
 
@@ -122,7 +126,7 @@ def test_assign_takes_effect_with_the_next_episode(rollout):
             vector.assign([replace(tasks[2], goals=(50,))] * 2)
 
 
-def test_state_is_plain_and_exact(rollout, same):
+def test_state_is_plain_and_exact(rollout, same, monkeypatch):
     suite = PointMassSuite(3)
     with suite.vector(seed=5) as vector:
         rollout(vector, 47)
@@ -142,6 +146,62 @@ def test_state_is_plain_and_exact(rollout, same):
             fresh.load_state_dict({**state, "format": 7})
         with pytest.raises(ValueError, match="2 environments"):
             fresh.load_state_dict({**state, "environments": state["environments"][:2]})
+    for other, said in ((replace(suite.spec, horizon=7), "horizon is 30, not 7"),):
+        monkeypatch.setattr(PointMassSuite, "spec", other)
+        with suite.vector() as fresh, pytest.raises(ValueError, match=said):
+            fresh.load_state_dict(state)
+    with (
+        suite.vector(autoreset=False) as fresh,
+        pytest.raises(ValueError, match="autoreset is True, not False"),
+    ):
+        fresh.load_state_dict({**state, "rules": {**state["rules"], "horizon": 7}})
+
+
+def test_numbers_of_numpy_are_saved_as_pythons_own(tmp_path):
+    suite = PointMassSuite(1)
+    tasks = [replace(task, goals=tuple(np.arange(3))) for task in suite.tasks()]
+    with suite.vector(tasks, seed=5) as vector:
+        vector.reset()
+        state = vector.state_dict()
+    assert plain(state) and type(tensors(np.float32(0.5))) is float
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64, np.uint8])
+def test_observations_of_any_real_dtype(dtype, monkeypatch):
+    step = PointMass.step
+
+    def large(point, action):
+        _, *rest = step(point, action)
+        return np.full(6, 200, dtype), *rest  # whose squares no float16 holds
+
+    monkeypatch.setattr(PointMass, "step", large)
+    with PointMassSuite(1).vector() as vector:
+        td = vector.step(vector.reset().set("action", torch.zeros(1, 2)))
+        assert td["next", "valid"].all() and (td["next", "observation"] == 200).all()
+
+
+@pytest.mark.parametrize("dtype", ["<U3", object, np.complex128])
+@pytest.mark.parametrize("verb", ["reset", "step"])
+def test_observations_that_are_no_real_numbers(dtype, verb, monkeypatch):
+    method = getattr(PointMass, verb)
+
+    def odd(point, *arguments, **options):
+        observation, *rest = method(point, *arguments, **options)
+        return observation.astype(dtype), *rest
+
+    monkeypatch.setattr(PointMass, verb, odd)
+    with (
+        pytest.raises(TaskError, match="task turn-0: an observation must be real numbers, got"),
+        PointMassSuite(1).vector() as vector,
+    ):
+        vector.step(vector.reset().set("action", torch.zeros(1, 2)))
+
+
+def test_a_first_observation_beyond_single_precision(monkeypatch):
+    reset = PointMass.reset
+    monkeypatch.setattr(PointMass, "reset", lambda *a, **o: (np.full(6, 1e300), reset(*a, **o)[1]))
+    with PointMassSuite(1).vector() as vector, pytest.raises(RuntimeError, match="is not finite"):
+        vector.reset()
 
 
 def test_tasks_turn_the_action():
@@ -267,11 +327,22 @@ def test_gymnasium_tells_what_tensordict_tells_and_keeps_it():
                 assert np.array_equal(flag, td[name][:, 0])
             for name in ("success", "valid"):
                 assert np.array_equal(infos[name], td[name][:, 0])
-            for name in ("task_id", "episode"):
-                assert np.array_equal(infos[name], following[name])
+            assert np.array_equal(infos["task_id"], following["task_id"])
+            assert np.array_equal(infos["episode_number"], following["episode"])
             if td["done"].any():
                 last = np.stack(list(infos["final_obs"]))
                 assert np.array_equal(last, td["observation"])
+
+
+def test_gymnasiums_statistics_of_episodes():
+    env = RecordEpisodeStatistics(PointMassSuite(2, horizon=5).gymnasium(seed=3))
+    env.reset()
+    total = np.zeros(2)
+    for _ in range(5):
+        _, reward, _, _, infos = env.step(np.ones((2, 2), np.float32))
+        total += reward
+    assert np.allclose(infos["episode"]["r"], total) and infos["episode"]["l"].tolist() == [5, 5]
+    env.close()
 
 
 @pytest.mark.parametrize(
@@ -313,5 +384,8 @@ def test_bad_vector_arguments():
         suite.vector(seed="0")
     with pytest.raises(ValueError, match="tasks"):
         suite.vector([])
+    for number in (1, -1, 99):
+        with pytest.raises(ValueError, match=f"turn-0 has task_id 0 in .*, got {number};"):
+            suite.vector([replace(suite.tasks()[0], task_id=number)])
     with pytest.raises(ValueError, match="split"):
         suite.tasks("validation")

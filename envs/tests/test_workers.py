@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from envs.errors import TaskError
 from envs.plane import build
 from envs.point_mass import PointMassSuite
 from envs.vector import VectorTasks
-from envs.workers import WorkerPool
+from envs.workers import WorkerFault, WorkerPool
 
 MANY_GOALS = 10**5
 """Tasks with as many are more than a pipe holds."""
@@ -103,6 +104,55 @@ def test_killed_and_hung_workers_are_replaced(caplog):
         assert vector.faults["worker_restarts"] == 2  # counters survive
 
 
+def test_a_worker_that_stops_within_a_large_message_is_replaced(caplog):
+    """It has read, or written, as much as a pipe holds; its `timeout` counts all the same."""
+    with PointMassSuite(1000, workers=1, timeout=8.0).vector() as vector:
+        vector.reset()
+        state = vector.state_dict()
+        os.kill(vector.worker_pids[0], signal.SIGSTOP)
+        vector.load_state_dict(state)
+        assert "worker 0 took no message in time (8 s)" in caplog.text
+        pool, stopped = vector._chunk, vector.worker_pids[0]
+        pool._ticket += 1
+        pool._ask(0, "state")
+        assert pool._pollers[0].poll(8000.0)
+        time.sleep(0.5)  # it waits for the rest, more than a pipe holds, to be read
+        os.kill(stopped, signal.SIGSTOP)
+        with pytest.raises(WorkerFault, match="worker 0 gave no answer in time"):
+            pool._answer(0, 2.0)
+        assert step(vector)["next", "valid"].any() or vector.worker_pids[0] != stopped
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_leaves_the_workers_alone():
+    with PointMassSuite(2, workers=2).vector() as vector:
+        vector.reset()
+        child = os.fork()
+        if child == 0:
+            vector.close()
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert step(vector)["next", "valid"].all() and vector.faults["worker_restarts"] == 0
+
+
+def test_vectors_made_in_several_threads_leave_the_environment_as_it_was():
+    before, errors = dict(os.environ), []
+
+    def make():
+        try:
+            PointMassSuite(2, workers=2).vector().close()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=make) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors and dict(os.environ) == before
+
+
 def test_answers_to_an_interrupted_call_are_passed_over():
     """A Ctrl-C between asking and hearing leaves answers behind; later calls do not take them."""
     steps = []
@@ -156,11 +206,13 @@ def test_without_autoreset_a_lost_episode_rests():
     with PointMassSuite(2, workers=1).vector(autoreset=False) as vector:
         vector.reset()
         os.kill(vector.worker_pids[0], signal.SIGKILL)
-        td = step(vector)
-        assert td["next", "done"].all() and not td["next", "valid"].any()
-        td = step(vector)
-        assert td["next", "done"].all() and not td["next", "valid"].any()
-        assert vector.reset()["is_init"].all()
+        for _ in range(2):
+            td = step(vector)
+            assert td["next", "done"].all() and not td["next", "valid"].any()
+            after = vector.current()
+            assert not after["is_init"].any() and after["episode"].tolist() == [0, 0]
+        after = vector.reset()
+        assert after["is_init"].all() and after["episode"].tolist() == [1, 1]
         assert step(vector)["next", "valid"].all()
 
 
