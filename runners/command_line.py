@@ -1,11 +1,14 @@
 """What the command lines of `runners` have in common: gin's flags, --help, errors, exit codes."""
 
+import errno
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import FrameType
+from typing import Any
 
 from absl import flags
 
@@ -60,14 +63,23 @@ def parse(
     """
     try:
         rest = values(list(argv))[1:]
+        for flag in (values[name] for name in values):
+            flag.value = _at_home(flag.value)
         if values.help:
-            print(f"{doc}\nFlags:\n{values.get_help()}")
+            print(f"{doc or ''}\nFlags:\n{values.get_help()}")
             return FINISHED
         if text := complaint(rest):
             raise flags.Error(text)
     except flags.Error as error:
         return wrong(f"{' '.join(str(error).split())}; see --help")
     return rest
+
+
+def _at_home(value: Any) -> Any:
+    """A path with the user's folder for `~`, which shells leave as it is behind `--flag=`."""
+    if isinstance(value, list):
+        return [_at_home(part) for part in value]
+    return os.path.expanduser(value) if isinstance(value, str) else value
 
 
 def no_gin_file(values: flags.FlagValues, rest: list[str]) -> str:
@@ -94,7 +106,7 @@ def run_program(main: Callable[[Sequence[str]], int]) -> int:
 
     Returns:
         What `main` does; `RESUMABLE` if a request to stop ended it where nobody waits for one,
-        since the same command begins anew or goes on; `FAILED` if nobody reads its output any more.
+        since the same command begins anew or goes on; `FAILED` if not all of its output was taken.
     """
     for number in STOPPING:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
@@ -105,33 +117,59 @@ def run_program(main: Callable[[Sequence[str]], int]) -> int:
         getattr(sys, name).reconfigure(errors="backslashreplace")  # a terminal may know ASCII alone
     if not logging.root.handlers:
         logging.root.addHandler(_StandardError(logging.WARNING))
+    code = FAILED
     try:
         code = main(sys.argv)
-        sys.stdout.flush()
-        return code
     except TaskError as error:
-        return wrong(str(error).splitlines()[0])
+        code = wrong(str(error).splitlines()[0])
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return RESUMABLE
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more as it ends
-        return FAILED
+        _complain("interrupted")
+        code = RESUMABLE
+    except OSError as error:
+        reason = error.errno or getattr(error.__context__, "errno", None)  # gin hides its own
+        if not (isinstance(error, BrokenPipeError) or _output_is_lost(reason)):
+            raise
+        _give_up_output(reason)
     finally:
         # The exit code stands; a supervisor that asks again must not get that of a signal.
         for number in STOPPING:
-            if number != signal.SIGINT:  # whoever presses Ctrl-C once more has his way
+            # Whoever presses Ctrl-C once more has his way.
+            if number != signal.SIGINT or code != RESUMABLE:
                 signal.signal(number, signal.SIG_IGN)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _give_up_output(error.errno)
+        return code or FAILED
+    return code
+
+
+def _output_is_lost(number: int | None) -> bool:
+    """Whether standard output does not take one more line either, for the same reason."""
+    try:
+        os.write(1, b"\n")
+    except OSError as error:
+        return error.errno == number
+    return False
+
+
+def _give_up_output(number: int | None) -> None:
+    """Say why, unless its reader has gone away; what Python flushes as it ends goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if number not in (None, errno.EPIPE):
+        _complain(f"error: standard output: {os.strerror(number)}; what was to be shown is lost")
+
+
+def _complain(text: str) -> None:
+    with suppress(OSError):  # nobody reads it any more
+        print(text, file=sys.stderr)
 
 
 class _StandardError(logging.Handler):
     """Writes to `sys.stderr` as it is at the time: a live table has its own there."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        try:
-            print(f"{record.levelname.lower()}: {self.format(record)}", file=sys.stderr)
-        except OSError:  # nobody reads it any more
-            return
+        _complain(f"{record.levelname.lower()}: {self.format(record)}")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -32,6 +32,11 @@ def building_error(error: Exception) -> str | None:
         if calls and calls[0].endswith("Suite"):
             fix = "the sizes that are bound to it"
         return f"{prefix}{lack}; lower {fix}"
+    if isinstance(error, RecursionError):
+        own = [binding for binding, name in references() if binding.split(".")[0] == name]
+        if own or not calls:  # too deep for gin to tell where
+            where = " and ".join(own) or "look for references that lead back to themselves"
+            return f"a part is built of itself without end: {where}; bind a part that fits there"
     if re.match(r"Can't instantiate abstract class", first):
         return f"{prefix}{first}; write what it lacks"
     if factory := re.match(r"(\w+)\.__init__\(\) missing \d+ required positional", first):

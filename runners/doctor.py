@@ -9,6 +9,8 @@ missing, and says which. Exit codes: 0 training can run, 1 it cannot, 2 wrong fl
 """
 
 import argparse
+import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -42,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     except SystemExit as end:  # help was asked for, or a flag is wrong
         return int(end.code or FINISHED)
     bad = 0
-    for finding in examination.examine(given.workdir, not given.nospeed):
+    for finding in examination.examine(os.path.expanduser(given.workdir), not given.nospeed):
         print(f"{finding.level:<5} {finding.what}: {finding.text}", flush=True)
         if finding.fix:
             print(f"      fix: {finding.fix}", flush=True)
@@ -51,5 +53,14 @@ def main(argv: Sequence[str]) -> int:
     return FAILED if bad else FINISHED
 
 
+def run() -> int:
+    """`main` as other programs run, interruptions and closed pipes included, if absl is there."""
+    try:
+        command_line = importlib.import_module("runners.command_line")
+    except ImportError:
+        return main(sys.argv)
+    return int(command_line.run_program(main))
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(run())

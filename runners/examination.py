@@ -16,6 +16,7 @@ from typing import Any
 
 from envs.cores import usable_cores
 from runners import rendering
+from runners.files import existing
 from runners.requirements import canonical, installed, pins, requirements, satisfies
 
 GOOD, NOTE, BAD = "ok", "note", "BAD"
@@ -226,12 +227,10 @@ def pictures() -> Iterator[Finding]:
 
 def disk(workdir: Path | str) -> Finding:
     """Room for checkpoints, and whether anything can be written at all."""
-    path = Path(workdir).absolute()
-    while not path.exists():
-        path = path.parent
-    free = shutil.disk_usage(path).free
-    text = f"{free / GIB:.0f} GiB free for {workdir}"
+    path = existing(Path(workdir))
     try:
+        free = shutil.disk_usage(path).free
+        text = f"{free / GIB:.0f} GiB free for {workdir}"
         with tempfile.TemporaryFile(dir=path) as file:
             file.write(b"x" * 2**16)
             file.flush()

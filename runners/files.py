@@ -14,6 +14,16 @@ FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Error numbers that say the disk, the quota or the file system has no room left."""
 
 
+def existing(path: Path) -> Path:
+    """The nearest folder above that is there, or the path itself; maybe a link that leads nowhere.
+
+    Raises:
+        OSError: if that cannot be told.
+    """
+    path = path.absolute()
+    return next(place for place in (path, *path.parents) if place.exists() or place.is_symlink())
+
+
 def disk_is_full(error: OSError) -> bool:
     """Whether `error` means that nothing more fits, which passes once somebody makes room."""
     return error.errno in FULL_DISK

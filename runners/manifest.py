@@ -58,7 +58,8 @@ def verify(folder: Path | str, only: Iterable[str] | None = None) -> dict[str, A
 
     Args:
         folder: what `seal` has closed.
-        only: names of the files to look at; all of them, and no file too many, if None.
+        only: names of the files to look at; all of them, and no file too many, if None. Hidden
+            files, which file systems and file managers leave, are not looked at.
 
     Raises:
         DamagedError: naming the first file that is missing, too many or altered.
@@ -81,5 +82,6 @@ def verify(folder: Path | str, only: Iterable[str] | None = None) -> dict[str, A
             raise DamagedError(f"{path}: its checksum is not the manifest's")
     if only is None:
         for name in sorted(set(os.listdir(folder)) - set(files) - {NAME}):
-            raise DamagedError(f"{folder / name}: is not in the manifest")
+            if not name.startswith("."):
+                raise DamagedError(f"{folder / name}: is not in the manifest")
     return content

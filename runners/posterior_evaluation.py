@@ -86,6 +86,7 @@ class PosteriorEvaluator(RolloutEvaluator):
         super().__init__(interval, seed)
         given = {"steps": steps, "prior_episodes": prior_episodes, "repetitions": repetitions}
         limits = {"context_size": context_size, "num_tasks": num_tasks, "at_once": at_once}
+        limits |= {"train_goals": train_goals, "test_goals": test_goals}
         given |= {name: value for name, value in limits.items() if value is not None}
         for name, number in given.items():
             if number < 1:

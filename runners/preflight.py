@@ -10,6 +10,7 @@ from torch import nn
 
 from runners.config import ConfigError
 from runners.devices import device_of
+from runners.files import existing
 
 LOG_BYTES = 200 * 2**20
 """What metrics, events and results of a run may come to."""
@@ -86,10 +87,7 @@ def free_memory() -> int:
 
 def free_disk(folder: Path | str) -> int:
     """Bytes free where `folder` is, or will be made."""
-    path = Path(folder).absolute()
-    while not path.exists():
-        path = path.parent
-    return shutil.disk_usage(path).free
+    return shutil.disk_usage(existing(Path(folder))).free
 
 
 def bytes_in(folder: Path) -> int:

@@ -102,7 +102,8 @@ class Progress:
             self._live = Live(
                 self.render(), console=self.console, auto_refresh=False, transient=False
             )
-            self._live.start()
+            with suppress(OSError):  # the terminal is gone
+                self._live.start()
         return self
 
     def __exit__(

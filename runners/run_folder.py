@@ -19,10 +19,14 @@ from runners.checkpoint import STEP_NAME, steps_in
 from runners.checkpoint_files import remove
 from runners.compatibility import bindings, differences, versions
 from runners.config import ConfigError, file_errors, root
-from runners.files import disk_is_full, write_atomically
+from runners.files import disk_is_full, existing, write_atomically
 from runners.status import DONE, FAILED, INTERRUPTED, TAKEN, read_status
 
 log = logging.getLogger("absl")
+APPENDED = ("metrics.jsonl", "metrics.csv", "log.txt")
+REPLACED = ("config.gin", "operative.gin", "run.json", "status.json")
+FOLDERS = ("checkpoints", "eval", "policy", "tb")
+"""What a run writes into its folder."""
 
 
 class RunFolder:
@@ -65,12 +69,17 @@ class RunFolder:
             if "\0" in str(self.path):
                 raise OSError(errno.EINVAL, "a name holds no NUL", str(self.path))
             whole = self.path.absolute()
-            found = next(place for place in (whole, *whole.parents) if place.exists())
+            found = existing(whole)
         except OSError as error:
             raise ConfigError(
                 f"--workdir: {self.path}: {error.strerror}; choose another --workdir, or bind "
                 "train.experiment"
             ) from error
+        if not found.exists():
+            raise ConfigError(
+                f"--workdir: {self.path}: {found} is a link to {os.readlink(found)}, which is not "
+                "there; make or mount that, or choose another --workdir"
+            )
         longest = os.pathconf(found, "PC_NAME_MAX")
         for part in whole.relative_to(found).parts:
             if len(os.fsencode(part)) > longest:
@@ -127,14 +136,19 @@ class RunFolder:
                 f"--workdir: {self.path} holds another configuration ({'; '.join(changed[:3])}"
                 f"{more}); choose another --workdir, or bind Checkpointer.override = True"
             )
-        for name in ("metrics.jsonl", "log.txt"):
+        for name in APPENDED:
             if (self.path / name).exists():
                 (self.path / name).open("r+b").close()  # here, not when the run has begun
-        if self.checkpoints.exists() and not os.access(self.checkpoints, os.W_OK | os.X_OK):
-            raise ConfigError(
-                f"--workdir: {self.checkpoints} may not be written to; see that it may be, or "
-                "choose another --workdir"
-            )
+        for name in REPLACED:
+            if (self.path / name).is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
+        folders = [self.path / name for name in FOLDERS]
+        for place in (*folders, *(self.checkpoints / f"step_{step:012d}" for step in steps)):
+            if place.exists() and not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+                why = "may not be written to" if place.is_dir() else "is no folder"
+                raise ConfigError(
+                    f"--workdir: {place} {why}; mend that, or choose another --workdir"
+                )
         if status.get("state") in (DONE, INTERRUPTED) and not steps:
             raise ConfigError(
                 f"--workdir: {self.path} is {status['state']}, and its checkpoints are gone: "
@@ -184,9 +198,11 @@ class RunFolder:
         Raises:
             ConfigError: another process is at work there.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        new = not self._visible()
-        with open(self.path / ".lock", "a") as lock:
+        with file_errors("--workdir", "see that it may be written, or choose another --workdir"):
+            self.path.mkdir(parents=True, exist_ok=True)
+            new = not self._visible()
+            opened = open(self.path / ".lock", "a")  # noqa: SIM115 - closed below
+        with opened as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -127,15 +128,21 @@ def _checked(
         "configurations": [{"label": c.label, "bindings": c.bindings} for c in configurations],
     }
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
+    with subprocess.Popen(
         [sys.executable, "-m", "runners.sweep_check"],
-        input=json.dumps(request),
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": path},
         start_new_session=True,
-    )
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    ) as process:
+        try:
+            said, trouble = process.communicate(json.dumps(request))
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)  # the fork that it works in, too
+            raise
+    answers = [json.loads(line) for line in said.splitlines()]
     for configuration, answer in zip(configurations, answers, strict=False):
         label = f"{configuration.label}: " if configuration.label else ""
         if "error" in answer:
@@ -143,7 +150,7 @@ def _checked(
         if "crash" in answer:
             raise RuntimeError(f"{label}the check of the configuration failed:\n{answer['crash']}")
     if len(answers) != len(configurations) + 1:
-        raise RuntimeError(f"the check of the configurations failed:\n{done.stderr}")
+        raise RuntimeError(f"the check of the configurations failed:\n{trouble}")
     return answers
 
 

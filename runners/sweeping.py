@@ -93,8 +93,8 @@ def sweep(
     experiment = Experiment(files, tuple(bindings), tuple(search_paths), whole)
     shown = console or LastingConsole()
     here = launcher == "local"
+    wanted = plan(experiment, points, numbers, (jobs or 1) if here else None)
     with Signals() as signals:
-        wanted = plan(experiment, points, numbers, (jobs or 1) if here else None)
         for line in wanted.warnings:
             shown.print_line(f"warning: {line}")
         make: Callable[[], Launcher]

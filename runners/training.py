@@ -1,6 +1,7 @@
 """`train`: the only place where a loop and the services meet."""
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -116,13 +117,14 @@ def train(
     with config.config_errors():  # a suite may find its own sizes wrong
         _check_objects(
             suite=(suite, "spec"),
-            evaluator=(evaluator, "check"),
-            commit_evaluator=(commit_evaluator, "check"),
+            evaluator=(evaluator, "write_result"),
+            commit_evaluator=(commit_evaluator, "write_result"),
             logger=(logger, "write"),
             checkpointer=(checkpointer, "restore"),
             progress=(progress, "update"),
             recorder=(recorder, "wait"),
         )
+        _check_factories(algorithm=algorithm, loop=loop)
     for name, value in {"total_steps": total_steps, "threads": threads}.items():
         if value is not None and value < 1:
             raise ConfigError(f"train.{name} must be at least 1, got {value}")
@@ -217,6 +219,18 @@ def _check_objects(**bound: tuple[Any, str]) -> None:
             raise ConfigError(
                 f"train.{name} is {given}; bind it to a reference with parentheses, as in "
                 f"train.{name} = @{given if isinstance(value, type) else 'Name'}()"
+            )
+
+
+def _check_factories(**bound: Any) -> None:
+    """Refuse an object that can be called in place of what makes the part."""
+    for name, value in bound.items():
+        made = not isinstance(value, type | functools.partial) and not inspect.isroutine(value)
+        if made:
+            kind = type(value).__name__
+            raise ConfigError(
+                f"train.{name} is an object of {kind}; bind it to a reference without parentheses "
+                "to what makes the part"
             )
 
 

@@ -86,6 +86,10 @@ class WindowEvaluator(RolloutEvaluator):
             raise ValueError(
                 f"WindowEvaluator.suite is the class {suite.__name__}; write @{suite.__name__}()"
             )
+        if suite is not None and not hasattr(suite, "spec"):
+            raise ValueError(
+                f"WindowEvaluator.suite is {suite!r:.80}, no suite; write @Name(), or None"
+            )
         runs = tuple(runs)
         if not runs or not set(runs) <= set(RUNS) or len(set(runs)) < len(runs):
             raise ValueError(f"WindowEvaluator.runs must be among {RUNS}, got {runs}")

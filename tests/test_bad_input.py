@@ -79,6 +79,26 @@ BAD = {
         ["--gin=train.progress = @Logger()"],
         ["train.progress: Logger has no 'update'", "a part that fits there"],
     ),
+    "a service in place of an evaluator": (
+        ["--gin=train.evaluator = @Checkpointer()"],
+        ["train.evaluator: Checkpointer has no 'write_result'", "a part that fits there"],
+    ),
+    "a suite in place of an evaluator": (
+        ["--gin=train.evaluator = @PointMassSuite()"],
+        ["train.evaluator: PointMassSuite has no 'write_result'"],
+    ),
+    "an object in place of what makes the learner": (
+        ["--gin=train.algorithm = @Evaluator()"],
+        ["train.algorithm is an object of Evaluator", "without parentheses"],
+    ),
+    "an object in place of what makes the loop": (
+        ["--gin=train.loop = @Evaluator()"],
+        ["train.loop is an object of Evaluator", "without parentheses"],
+    ),
+    "a part within itself": (
+        ["--gin=SAC.actor = @SAC()"],
+        ["built of itself", "SAC.actor = @SAC"],
+    ),
     "trajectories as a replay": (
         ["--gin=OffPolicyLoop.replay = @TrajectoryStore"],
         ["OffPolicyLoop.replay: TrajectoryStore", "bind it to @TaskReplay"],
@@ -362,6 +382,14 @@ BAD_META = {
     "a class for the evaluator's suite": (
         [FAMILIES, "--gin=WindowEvaluator.suite = @PointRobotSuite"],
         ["WindowEvaluator.suite is the class PointRobotSuite", "@PointRobotSuite()"],
+    ),
+    "a name for the evaluator's suite": (
+        [FAMILIES, "--gin=WindowEvaluator.suite = 'PointRobotSuite'"],
+        ["WindowEvaluator.suite is 'PointRobotSuite', no suite", "@Name()"],
+    ),
+    "no goals for PEARL's evaluator": (
+        ["--gin_file=gin/quick/pearl_point_robot.gin", "--gin=PosteriorEvaluator.test_goals = 0"],
+        ["PosteriorEvaluator.test_goals", "at least 1", "got 0"],
     ),
     "a class for a change of task": (
         [

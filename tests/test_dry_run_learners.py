@@ -192,7 +192,7 @@ def test_one_line_names_what_is_wrong(case, tmp_path, capsys, monkeypatch):
     [
         ("SAC.actor = @MLP", "OffPolicyLoop with SAC: .*see SAC.actor = @MLP, .*Critic.trunk = "),
         ("Actor.trunk = @Critic", "Critic.forward.* see .*Actor.trunk = @Critic"),
-        ("Actor.trunk = @Actor", "recursion.*; see .*Actor.trunk = @Actor .*bind a part that fits"),
+        ("Actor.trunk = @Actor", "built of itself .*: Actor.trunk = @Actor; bind a part that fits"),
         ("OffPolicyLoop.replay = @RewardScaler", "see OffPolicyLoop.replay = @RewardScaler, and"),
         ("train.loop = @SAC", "keyword argument 'seed'; see .*train.loop = @SAC, and bind a part"),
     ],

@@ -174,6 +174,20 @@ def sweep_flags(tmp_path, seeds):
     return [f"--grid={GRID}", f"--seeds={numbers}", "--jobs=2", "--interval=1"]
 
 
+def test_stopped_while_it_plans_it_ends_at_once_and_leaves_no_process(tmp_path):
+    process = start(
+        tmp_path, "--seeds=0", "--grid=BATCH_SIZE = " + ", ".join(map(str, range(1, 99)))
+    )
+    children = psutil.Process(process.pid).children
+    end = time.monotonic() + 60
+    while len(found := children(recursive=True)) < 2 and time.monotonic() < end:
+        time.sleep(0.05)  # until the check works in a fork of its own
+    assert len(found) >= 2
+    process.send_signal(signal.SIGTERM)
+    finish(process, 75, seconds=15)
+    assert not psutil.wait_procs(found, timeout=10)[1] and not list(tmp_path.iterdir())
+
+
 def test_stopped_and_started_again_it_ends_with_the_same_numbers(tmp_path):
     flags = sweep_flags(tmp_path, [0])
     stopped(tmp_path / "b", flags, folders(tmp_path / "b"))

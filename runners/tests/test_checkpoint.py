@@ -165,6 +165,15 @@ def test_a_foreign_file_is_noticed(tmp_path):
     assert make(tmp_path).restore(loop=Counter()) == 10
 
 
+@pytest.mark.parametrize("name", [".DS_Store", ".nfs00000001", ".about.json.swp"])
+def test_a_hidden_file_that_others_left_is_no_damage(tmp_path, name):
+    saver = make(tmp_path)
+    saver.save(10, loop=Counter(1))
+    (tmp_path / "step_000000000010" / name).touch()
+    part = Counter()
+    assert make(tmp_path).restore(loop=part) == 10 and part.value == 1
+
+
 def test_none_whole_is_an_error(tmp_path):
     two_checkpoints(tmp_path)
     for path in tmp_path.glob("step_*/loop.json"):

@@ -12,6 +12,7 @@ import pytest
 
 from runners import run_folder
 from runners.config import ConfigError
+from runners.examination import BAD, disk
 from runners.run_folder import RunFolder
 from runners.status import FAILED, write_status
 
@@ -80,10 +81,40 @@ def test_a_run_that_cannot_be_written_to_does_not_go_on(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="--workdir: .*log.txt: Is a directory; see that it"):
         run.check(CONFIG, "auto")
     (run.path / "log.txt").rmdir()
-    allowed = os.access  # root may write everywhere
-    monkeypatch.setattr("os.access", lambda p, mode: p != run.checkpoints and allowed(p, mode))
-    with pytest.raises(ConfigError, match="--workdir: .*checkpoints may not be written to"):
+    (run.path / "status.json").mkdir()
+    with pytest.raises(ConfigError, match="--workdir: status.json: Is a directory"):
         run.check(CONFIG, "auto")
+    (run.path / "status.json").rmdir()
+    (run.path / "policy").touch()
+    with pytest.raises(ConfigError, match="--workdir: .*policy is no folder"):
+        run.check(CONFIG, "auto")
+    (run.path / "policy").unlink()
+    allowed = os.access  # root may write everywhere
+    for place in (run.checkpoints, run.checkpoints / "step_000000000003"):
+        monkeypatch.setattr(
+            "os.access", lambda p, mode, place=place: p != place and allowed(p, mode)
+        )
+        with pytest.raises(ConfigError, match=f"--workdir: .*{place.name} may not be written to"):
+            run.check(CONFIG, "auto")
+
+
+def test_a_link_that_leads_nowhere_is_no_place_for_runs(tmp_path):
+    (tmp_path / "runs").symlink_to(tmp_path / "unmounted")
+    said = f"--workdir: .*runs is a link to {tmp_path / 'unmounted'}, which is not there"
+    for workdir in (tmp_path / "runs", tmp_path / "runs" / "today"):
+        with pytest.raises(ConfigError, match=said):
+            RunFolder(workdir, "one", 0).check_place()
+    assert disk(tmp_path / "runs").level == BAD
+    (tmp_path / "unmounted").mkdir()
+    RunFolder(tmp_path / "runs", "one", 0).check_place()
+    assert disk(tmp_path / "runs").level != BAD
+
+
+def test_a_lock_that_cannot_be_opened(tmp_path):
+    run = RunFolder(tmp_path, "one", 0)
+    (run.path / ".lock").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"--workdir: .*\.lock: Is a directory"), run.claimed():
+        pass
 
 
 def test_a_folder_that_cannot_be_locked_is_no_other_process(tmp_path, monkeypatch):
