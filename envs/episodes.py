@@ -101,7 +101,7 @@ class Chunk:
         self._shape = (rules.observation_dim,)
         self._rngs = [seed.generator() for seed in seeds]
         self._environments = [self._new(task) for task in self._tasks]
-        self._spares: Spares[Environment] = Spares(self.max_spares)
+        self._spares = Spares(self.max_spares)
         for i, task in enumerate(self._tasks):
             arrays["task_id"][i] = task.task_id
 

@@ -101,8 +101,6 @@ class Checkpointer:
         self.folder = Path()
         self.config = ""
         self.best_score = -math.inf
-        self.seconds_writing = self.seconds_last = 0.0
-        self.bytes_written = self.bytes_last = 0
         self._time = time.monotonic()
         self._step: int | None = None
 
@@ -192,6 +190,7 @@ class Checkpointer:
             CheckpointError: if there are checkpoints but none is whole, or a part is missing.
             ConfigMismatch: if configuration or versions differ and `override` is off, or a part
                 does not fit them.
+            RuntimeError, ValueError, KeyError: of a part that does not take its own state.
         """
         problems = []
         for step in reversed(steps_in(self.folder)):
@@ -260,7 +259,6 @@ class Checkpointer:
         for name in _non_finite(parts.get("learner")):
             log.warning("No checkpoint at step %d: %s is not finite", step, name)
             return False
-        start = time.monotonic()
         about = {
             "step": step,
             "exclude_buffer": self.exclude_buffer,
@@ -270,16 +268,12 @@ class Checkpointer:
         }
         states = ((name, self._state(name, part)) for name, part in parts.items())
         try:
-            self.bytes_last = write_checkpoint(target, states, about)
+            write_checkpoint(target, states, about)
         except OSError as error:
             if not disk_is_full(error):
                 raise
             log.warning("Disk full: no checkpoint at step %d; earlier ones are kept", step)
             return False
-        finally:
-            self.seconds_last = time.monotonic() - start
-            self.seconds_writing += self.seconds_last
-        self.bytes_written += self.bytes_last
         return True
 
     def _state(self, name: str, part: Any) -> Any:

@@ -1,11 +1,12 @@
 """A contact sheet: all tasks of a benchmark on one page, each a row of pictures over time."""
 
-import os
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from runners.files import write_atomically
 from runners.filming import Film
 
 THUMBNAIL, GAP, MARGIN = 150, 6, 16
@@ -50,14 +51,10 @@ def contact_sheet(films: Sequence[Film], title: str) -> Image.Image:
 
 def write_contact_sheet(path: Path | str, films: Sequence[Film], title: str) -> Path:
     """Draw the sheet and write it as a PNG file; one that is there is replaced as a whole."""
-    path = Path(path)
+    path, drawn = Path(path), io.BytesIO()
+    contact_sheet(films, title).save(drawn, "PNG")
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}")
-    try:
-        contact_sheet(films, title).save(aside, "PNG")
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_atomically(path, drawn.getvalue())
     return path
 
 

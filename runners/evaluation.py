@@ -140,11 +140,11 @@ class Evaluator(Scheduled):
             tasks = tuple(suite.tasks())
             with untouched_randomness(self.seed):
                 self._open(suite, tasks)
-            # A stream of their own: environments that had to be opened may have drawn before.
             if self.recorder is not None:
                 self.recorder.begin()
             goals = range(max(map(self._goals, tasks)))
             goals_in_turn = [goal for goal in goals for _ in range(self.episodes_per_goal)]
+            # A stream of their own: environments that had to be opened may have drawn before.
             with untouched_randomness(self.seed), evaluating(learner):
                 rounds = [
                     self._round(suite, learner, tasks, goals_in_turn[i : i + self.goals_at_once])

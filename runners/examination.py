@@ -202,9 +202,7 @@ def memory() -> Finding:
 def pictures() -> Iterator[Finding]:
     """Every back end for pictures, really tried, and the encoder of videos."""
     given = os.environ.get("MUJOCO_GL", "").lower()
-    tried = [
-        rendering.attempt(name) for name in dict.fromkeys([given, *rendering.BACKENDS]) if name
-    ]
+    tried = list(rendering.attempts())
     works = [one for one in tried if not one.problem]
     for one in tried:
         what = f"pictures, {one.backend}"

@@ -95,7 +95,7 @@ def curves(
             for name, value in references.get(title, {}).items():
                 handles.setdefault(written[name], _level(axis, value))
             _mark(axis, {letters[n]: v for n, v in references.get(title, {}).items()})
-            _dress(axis, title)
+            dress(axis, title)
             if max(line.x.max() for line in lines) >= THOUSAND:
                 axis.xaxis.set_major_formatter(EngFormatter(sep=""))
             elif all((line.x == line.x.round()).all() for line in lines):
@@ -160,7 +160,7 @@ def bars(
             if bounded:
                 axis.set_xlim(0.0, 1.02)
             axis.set_xlabel(x)
-            _dress(axis, "")
+            dress(axis, "")
             axis.grid(visible=False, axis="y")
         _legend(figure, handles)
     return figure
@@ -227,7 +227,8 @@ def apart(values: Sequence[float], gap: float) -> list[float]:
     return [mean + i * gap for i, mean in enumerate(flat)]
 
 
-def _dress(axis: Axes, title: str) -> None:
+def dress(axis: Axes, title: str) -> None:
+    """What all panels look like."""
     axis.set_title(title)
     axis.grid(alpha=0.3, linewidth=0.6)
     axis.set_axisbelow(True)

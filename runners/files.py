@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -75,6 +76,15 @@ def fingerprint(path: Path | str) -> dict[str, Any]:
             digest.update(piece)
             size += len(piece)
     return {"size": size, "sha256": digest.hexdigest()}
+
+
+def read_object(path: Path | str) -> dict[str, Any] | None:
+    """The JSON object in a file; None if there is no such file, or something else in it."""
+    try:
+        found = json.loads(Path(path).read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def write_atomically(path: Path | str, content: str | bytes) -> None:

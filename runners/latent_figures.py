@@ -160,7 +160,7 @@ def _scattered(
                         marker=_marker(kind), alpha=0.8, edgecolors=figures.GREY, linewidths=0.3,
                         label=tasks.labels[kind],
                     )  # fmt: skip
-                _dress(axis, title if row == 0 else "")
+                figures.dress(axis, title if row == 0 else "")
             grid[row, 0].set_ylabel(labels[1])
             if first.continuous:
                 figure.colorbar(shades, ax=grid[row].tolist(), label=_number(first, row))
@@ -199,7 +199,7 @@ def _courses(arrays: Arrays, title: str) -> Figure:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_xlabel("step of the episode")
         axis.set_ylabel("z")
-        _dress(axis, title)
+        figures.dress(axis, title)
         if whole.continuous:
             figure.colorbar(shades, ax=axis, label=_number(whole, 0))
         _legend(figure, axis, whole)
@@ -250,13 +250,6 @@ def _color(tasks: Truth, kind: int) -> str:
 def _marker(kind: int) -> str:
     # Colours and markers come round at different times.
     return figures.MARKERS[(kind + kind // len(figures.COLORS)) % len(figures.MARKERS)]
-
-
-def _dress(axis: Axes, title: str) -> None:
-    axis.set_title(title)
-    axis.grid(alpha=0.3, linewidth=0.6)
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
 
 
 def _legend(figure: Figure, axis: Axes, tasks: Truth) -> None:

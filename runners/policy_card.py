@@ -1,11 +1,11 @@
 """The card of an exported policy: where it comes from, how well it does, how to build it again."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from runners.compatibility import versions
+from runners.files import read_object
 from runners.isolation import learner_config
 
 
@@ -20,8 +20,8 @@ def facts(config: str, suite: Any, run: Path | str, step: int) -> dict[str, Any]
     """
     run = Path(run)
     found = learner_config(config)
-    about = _read(run / "run.json") or {}
-    result = _read(run / "eval" / f"{step}.json")
+    about = read_object(run / "run.json") or {}
+    result = read_object(run / "eval" / f"{step}.json")
     return {
         "experiment": about.get("experiment"),
         "seed": about.get("seed"),
@@ -55,11 +55,3 @@ def _without_tasks(part: dict[str, Any]) -> dict[str, Any]:
 def _lines(text: str) -> list[str]:
     """A gin text without empty lines and comments."""
     return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None

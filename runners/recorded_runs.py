@@ -1,6 +1,5 @@
 """Runs read back from their folders for tables and figures: metrics.jsonl and run.json alone."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runners.config import ConfigError, file_errors
+from runners.files import read_object
 from runners.records import Record, read_records
 
 EVALUATION = "eval/"
@@ -202,12 +202,8 @@ class Method:
 
 def read_run(folder: Path) -> RecordedRun:
     """The run in a folder that holds metrics.jsonl."""
-    try:
-        facts = json.loads((folder / "run.json").read_text())
-    except (OSError, ValueError):
-        facts = {}
     records = read_records(folder / "metrics.jsonl")
-    return RecordedRun(folder, records, facts if isinstance(facts, dict) else {})
+    return RecordedRun(folder, records, read_object(folder / "run.json") or {})
 
 
 def read_methods(

@@ -6,16 +6,15 @@ from typing import Any, NamedTuple
 class Regime(NamedTuple):
     """The parts that a kind of learner trains with."""
 
-    loop: str
     part: str
     """The gin file to include."""
     evaluator: str
 
 
-PLAIN = Regime("OffPolicyLoop", "gin/runners/off_policy.gin", "Evaluator")
-ON_POLICY = Regime("MetaOnPolicyLoop", "gin/runners/meta_on_policy.gin", "MetaEvaluator")
-POSTERIOR = Regime("MetaOffPolicyLoop", "gin/runners/posterior_schedule.gin", "PosteriorEvaluator")
-WINDOW = Regime("MetaOffPolicyLoop", "gin/runners/window_schedule.gin", "WindowEvaluator")
+PLAIN = Regime("gin/runners/off_policy.gin", "Evaluator")
+ON_POLICY = Regime("gin/runners/meta_on_policy.gin", "MetaEvaluator")
+POSTERIOR = Regime("gin/runners/posterior_schedule.gin", "PosteriorEvaluator")
+WINDOW = Regime("gin/runners/window_schedule.gin", "WindowEvaluator")
 
 
 def regime(learner: Any) -> Regime:

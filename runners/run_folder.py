@@ -19,7 +19,7 @@ from runners.checkpoint import STEP_NAME, steps_in
 from runners.checkpoint_files import remove
 from runners.compatibility import bindings, differences, versions
 from runners.config import ConfigError, file_errors, root
-from runners.files import disk_is_full, existing, write_atomically
+from runners.files import disk_is_full, existing, read_object, write_atomically
 from runners.status import DONE, FAILED, INTERRUPTED, TAKEN, read_status
 
 log = logging.getLogger("absl")
@@ -256,11 +256,8 @@ class RunFolder:
         """
         self._started = True
         path = self.path / "run.json"
-        try:
-            run = json.loads(path.read_text())
-        except (OSError, ValueError):
-            run = None
-        if not (isinstance(run, dict) and isinstance(run.get("starts"), list)):
+        run = read_object(path) or {}
+        if not isinstance(run.get("starts"), list):
             if path.exists():
                 log.warning("%s is damaged: written anew, without earlier starts", path)
             run = {"starts": []}

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from runners.files import disk_is_full, write_atomically
+from runners.files import disk_is_full, read_object, write_atomically
 
 log = logging.getLogger("absl")
 
@@ -94,11 +94,7 @@ def memory_lack(error: BaseException) -> str:
 
 def read_status(folder: Path | str) -> dict[str, Any] | None:
     """What `write_status` wrote, or None where there is no such file (or no JSON in it)."""
-    try:
-        status = json.loads((Path(folder) / "status.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return status if isinstance(status, dict) else None
+    return read_object(Path(folder) / "status.json")
 
 
 class _LogFile(logging.FileHandler):

@@ -125,12 +125,8 @@ def train(
             recorder=(recorder, "wait"),
         )
         _check_factories(algorithm=algorithm, loop=loop)
-    for name, value in {"total_steps": total_steps, "threads": threads}.items():
-        if value is not None and value < 1:
-            raise ConfigError(f"train.{name} must be at least 1, got {value}")
+    _check_numbers(total_steps, threads)
     if threads is not None:
-        if threads > MOST_THREADS:
-            raise ConfigError(f"train.threads must be at most {MOST_THREADS}, got {threads}")
         torch.set_num_threads(threads)
     with config.config_errors():
         streams = GlobalStreams(seed)
@@ -161,21 +157,7 @@ def train(
         for one in (evaluator, commit_evaluator):
             if one is not None:
                 one.check(suite, learner)
-    for name in config.unused_bindings():
-        logging.warning("%s is bound but nothing reads it; remove it or correct its name", name)
-    if commit_evaluator is not None and not getattr(learner, "masked", True):
-        logging.warning(
-            "train.commit_evaluator evaluates around new masks, and %s has none; bind it to None",
-            type(learner).__name__,
-        )
-    first = getattr(parts.loop, "first_update", 0)
-    if total_steps < first:
-        logging.warning(
-            "train.total_steps (TOTAL_STEPS) is %d, and the first update comes after %d steps "
-            "(WARMUP_STEPS, STEPS_PER_ITERATION): nothing will be learnt",
-            total_steps,
-            first,
-        )
+    _warn(parts, total_steps)
     run = RunFolder(workdir, experiment or config.experiment_name(), seed)
     wanted = preflight.needs(learner, parts.loop, parts.checkpointer)
     try:
@@ -197,12 +179,17 @@ def train(
             with log_file(run.path), Signals() as signals:
                 return _run(parts, run, signals, total_steps, text, resume, seed)
     finally:
-        parts.loop.close()
-        if parts.recorder is not None:
-            parts.recorder.close()
-        for one in (parts.evaluator, parts.commit_evaluator):
+        for one in (parts.loop, parts.recorder, parts.evaluator, parts.commit_evaluator):
             if one is not None:
                 one.close()
+
+
+def _check_numbers(total_steps: int, threads: int | None) -> None:
+    for name, value in {"total_steps": total_steps, "threads": threads}.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"train.{name} must be at least 1, got {value}")
+    if threads is not None and threads > MOST_THREADS:
+        raise ConfigError(f"train.threads must be at most {MOST_THREADS}, got {threads}")
 
 
 def _check_objects(**bound: tuple[Any, str]) -> None:
@@ -220,6 +207,25 @@ def _check_objects(**bound: tuple[Any, str]) -> None:
                 f"train.{name} is {given}; bind it to a reference with parentheses, as in "
                 f"train.{name} = @{given if isinstance(value, type) else 'Name'}()"
             )
+
+
+def _warn(parts: Parts, total_steps: int) -> None:
+    """Of what is no mistake in itself, but hardly meant."""
+    for name in config.unused_bindings():
+        logging.warning("%s is bound but nothing reads it; remove it or correct its name", name)
+    if parts.commit_evaluator is not None and not getattr(parts.learner, "masked", True):
+        logging.warning(
+            "train.commit_evaluator evaluates around new masks, and %s has none; bind it to None",
+            type(parts.learner).__name__,
+        )
+    first = getattr(parts.loop, "first_update", 0)
+    if total_steps < first:
+        logging.warning(
+            "train.total_steps (TOTAL_STEPS) is %d, and the first update comes after %d steps "
+            "(WARMUP_STEPS, STEPS_PER_ITERATION): nothing will be learnt",
+            total_steps,
+            first,
+        )
 
 
 def _check_factories(**bound: Any) -> None:

@@ -54,8 +54,6 @@ def test_save_restore_prune_latest(tmp_path):
     assert make(tmp_path).restore(loop=part) == 30
     assert part.value == 30
     assert read_part(tmp_path / "step_000000000030", "extra") == {"list": [30]}
-    assert saver.bytes_last > 0 and saver.seconds_last > 0
-    assert saver.bytes_written == pytest.approx(3 * saver.bytes_last, rel=0.01)
     assert not list(tmp_path.rglob("*.pkl"))
 
 
