@@ -145,7 +145,9 @@ def run_program(main: Callable[[Sequence[str]], int]) -> int:
 
 
 def _output_is_lost(number: int | None) -> bool:
-    """Whether standard output does not take one more line either, for the same reason."""
+    """Whether standard output is full or its terminal gone: it takes not one more line either."""
+    if number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+        return False
     try:
         os.write(1, b"\n")
     except OSError as error:

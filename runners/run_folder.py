@@ -141,7 +141,9 @@ class RunFolder:
                 (self.path / name).open("r+b").close()  # here, not when the run has begun
         for name in REPLACED:
             if (self.path / name).is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
+                raise IsADirectoryError(
+                    errno.EISDIR, os.strerror(errno.EISDIR), str(self.path / name)
+                )
         folders = [self.path / name for name in FOLDERS]
         for place in (*folders, *(self.checkpoints / f"step_{step:012d}" for step in steps)):
             if place.exists() and not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,8 @@ def _checked(
         try:
             said, trouble = process.communicate(json.dumps(request))
         except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)  # the fork that it works in, too
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # the fork that it works in, too
             raise
     answers = [json.loads(line) for line in said.splitlines()]
     for configuration, answer in zip(configurations, answers, strict=False):
