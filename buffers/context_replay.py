@@ -11,6 +11,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
+from buffers.arguments import check_saved_sizes, check_sizes, named_device
 from buffers.task_rings import TaskRings
 from buffers.transition_rows import TransitionRows
 
@@ -61,20 +62,19 @@ class ContextReplay:
             seed: of the draws; None takes torch's seed without drawing from its generator.
 
         Raises:
-            ValueError: a size is not positive, or there is no row for each task.
+            ValueError: a size is not positive, there is no row for each task, or the device is
+                unknown.
         """
-        sizes = {
-            "observation_dim": observation_dim,
-            "action_dim": action_dim,
-            "num_tasks": num_tasks,
-            "context_capacity": context_capacity,
-            "meta_batch": meta_batch,
-            "batch_size": batch_size,
-            "context_size": context_size,
-        }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"ContextReplay.{name} is {size}; give a positive number")
+        check_sizes(
+            "ContextReplay",
+            observation_dim=observation_dim,
+            action_dim=action_dim,
+            num_tasks=num_tasks,
+            context_capacity=context_capacity,
+            meta_batch=meta_batch,
+            batch_size=batch_size,
+            context_size=context_size,
+        )
         if capacity < num_tasks:
             raise ValueError(
                 f"ContextReplay.capacity is {capacity}, less than one row of each of "
@@ -83,13 +83,19 @@ class ContextReplay:
         self.num_tasks, self.meta_batch = num_tasks, meta_batch
         self.batch_size, self.context_size = batch_size, context_size
         self.sparse_context = sparse_context
-        self.device = torch.device(device)
+        self.device = named_device("ContextReplay", device)
         self._layout = TransitionRows(observation_dim, action_dim, more=int(sparse_context))
         width = self._layout.width
         self._all = TaskRings(num_tasks, capacity // num_tasks, width, self.device)
         self._recent = TaskRings(num_tasks, context_capacity, width, self.device)
-        self._sizes = [observation_dim, action_dim, num_tasks, self._all.capacity, context_capacity]
-        self._sizes.append(int(sparse_context))
+        self._sizes = {
+            "observation_dim": observation_dim,
+            "action_dim": action_dim,
+            "num_tasks": num_tasks,
+            "capacity per task": self._all.capacity,
+            "context_capacity": context_capacity,
+            "sparse_context": int(sparse_context),
+        }
         self._whole = False  # whether no ring is known to be empty
         self._generator = torch.Generator(device=self.device)
         self.seed(torch.initial_seed() if seed is None else seed)
@@ -240,7 +246,7 @@ class ContextReplay:
     def state_dict(self) -> dict[str, Any]:
         """What is needed to go on exactly: rows in use, cursors and the generator, as copies."""
         return {
-            "sizes": list(self._sizes),
+            "sizes": list(self._sizes.values()),
             "all": self._all.state_dict(),
             "recent": self._recent.state_dict(),
             "generator": self._generator.get_state(),
@@ -252,12 +258,7 @@ class ContextReplay:
         Raises:
             ValueError: the state is of other sizes.
         """
-        if list(state["sizes"]) != self._sizes:
-            raise ValueError(
-                "ContextReplay: [observation_dim, action_dim, num_tasks, capacity per task, "
-                f"context_capacity, sparse_context] is {self._sizes} and was "
-                f"{list(state['sizes'])} when saved; use the saved run's"
-            )
+        check_saved_sizes("ContextReplay", self._sizes, state["sizes"])
         self._all.load_state_dict(state["all"])
         self._recent.load_state_dict(state["recent"])
         self._generator.set_state(state["generator"].cpu())

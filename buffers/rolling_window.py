@@ -5,6 +5,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
+from buffers.arguments import check_sizes, named_device
 from buffers.transition_rows import TransitionRows
 
 
@@ -34,19 +35,17 @@ class RollingWindow:
             device: where the windows lie.
 
         Raises:
-            ValueError: a size is not positive.
+            ValueError: a size is not positive, or the device is unknown.
         """
-        sizes = {
-            "observation_dim": observation_dim,
-            "action_dim": action_dim,
-            "num_environments": num_environments,
-            "length": length,
-        }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"RollingWindow.{name} is {size}; give a positive number")
+        check_sizes(
+            "RollingWindow",
+            observation_dim=observation_dim,
+            action_dim=action_dim,
+            num_environments=num_environments,
+            length=length,
+        )
         self._layout = TransitionRows(observation_dim, action_dim)
-        shape, device = (num_environments, length), torch.device(device)
+        shape, device = (num_environments, length), named_device("RollingWindow", device)
         self._rows = torch.zeros(*shape, self._layout.width, device=device)
         self._mask = torch.zeros(shape, dtype=torch.bool, device=device)
 

@@ -13,6 +13,8 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
+from buffers.arguments import check_saved_sizes, check_sizes, named_device
+
 
 @gin.configurable
 class TaskReplay:
@@ -60,18 +62,16 @@ class TaskReplay:
             seed: of the index draws; None takes torch's seed without drawing from its generator.
 
         Raises:
-            ValueError: a size is not positive, a stratified batch does not divide by the tasks, or
-                the rings cannot hold one batch, or one row of each task.
+            ValueError: a size is not positive, a stratified batch does not divide by the tasks,
+                the rings cannot hold one batch, or one row of each task, or the device is unknown.
         """
-        sizes = {
-            "observation_dim": observation_dim,
-            "action_dim": action_dim,
-            "num_tasks": num_tasks,
-            "batch_size": batch_size,
-        }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"TaskReplay.{name} is {size}; give a positive number")
+        check_sizes(
+            "TaskReplay",
+            observation_dim=observation_dim,
+            action_dim=action_dim,
+            num_tasks=num_tasks,
+            batch_size=batch_size,
+        )
         if stratified and batch_size % num_tasks:
             fit = max(1, round(batch_size / num_tasks)) * num_tasks
             raise ValueError(
@@ -87,7 +87,7 @@ class TaskReplay:
         self.observation_dim, self.action_dim = observation_dim, action_dim
         self.num_tasks, self.batch_size, self.stratified = num_tasks, batch_size, stratified
         self.capacity_per_task = capacity // num_tasks
-        self.device = torch.device(device)
+        self.device = named_device("TaskReplay", device)
         self._split = (observation_dim, action_dim, 1, 1, observation_dim)
         # The last row takes the writes of transitions that are not stored.
         rows = num_tasks * self.capacity_per_task + 1
@@ -183,7 +183,7 @@ class TaskReplay:
         rows = self.rows
         used = torch.arange(int(rows.max()), device=self.device) < rows.unsqueeze(1)
         return {
-            "sizes": list(self._sizes()),
+            "sizes": list(self._sizes.values()),
             "rows": self._view()[:, : used.shape[1]].where(used.unsqueeze(2), 0.0).cpu(),
             "stored": self._stored.squeeze(1).to("cpu", copy=True),
             "generator": self._generator.get_state(),
@@ -195,11 +195,7 @@ class TaskReplay:
         Raises:
             ValueError: the state is of other sizes.
         """
-        if tuple(state["sizes"]) != self._sizes():
-            raise ValueError(
-                "TaskReplay: (observation_dim, action_dim, num_tasks, capacity per task) is "
-                f"{self._sizes()} and was {tuple(state['sizes'])} when saved; use the saved run's"
-            )
+        check_saved_sizes("TaskReplay", self._sizes, state["sizes"])
         rows = state["rows"]
         self._view()[:, : rows.shape[1]] = rows.to(self.device)
         self._stored.copy_(state["stored"].unsqueeze(1))
@@ -227,8 +223,14 @@ class TaskReplay:
     def _view(self) -> Tensor:
         return self._block[:-1].view(self.num_tasks, self.capacity_per_task, -1)
 
-    def _sizes(self) -> tuple[int, int, int, int]:
-        return self.observation_dim, self.action_dim, self.num_tasks, self.capacity_per_task
+    @property
+    def _sizes(self) -> dict[str, int]:
+        return {
+            "observation_dim": self.observation_dim,
+            "action_dim": self.action_dim,
+            "num_tasks": self.num_tasks,
+            "capacity per task": self.capacity_per_task,
+        }
 
     def _check_stored(self) -> None:
         empty = (self._stored == 0).squeeze(1).nonzero().flatten().tolist()

@@ -11,6 +11,8 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
+from buffers.arguments import check_saved_sizes, check_sizes, named_device
+
 
 @gin.configurable
 class TrajectoryStore:
@@ -49,7 +51,7 @@ class TrajectoryStore:
             device: where `context` puts its tensors.
 
         Raises:
-            ValueError: a size is not positive.
+            ValueError: a size is not positive, or the device is unknown.
         """
         sizes = {
             "observation_dim": observation_dim,
@@ -58,13 +60,11 @@ class TrajectoryStore:
             "window": window,
             "stride": stride,
         }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"TrajectoryStore.{name} is {size}; give a positive number")
+        check_sizes("TrajectoryStore", **sizes)
         self.num_tasks, self.horizon, self.window, self.stride = num_tasks, horizon, window, stride
         self.length = -(-horizon // stride) + 1
-        self.device = torch.device(device)
-        self._sizes = [observation_dim, num_tasks, horizon, window, stride]
+        self.device = named_device("TrajectoryStore", device)
+        self._sizes = sizes
         self._task = torch.arange(num_tasks)
         self._context: TensorDict | None = None
         flags = torch.zeros(num_tasks, dtype=torch.bool)
@@ -181,7 +181,10 @@ class TrajectoryStore:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything stored and the running episodes, as copies."""
-        return {"sizes": list(self._sizes), **{k: v.clone() for k, v in self._state.items()}}
+        return {
+            "sizes": list(self._sizes.values()),
+            **{k: v.clone() for k, v in self._state.items()},
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the state of a store of the same sizes.
@@ -189,11 +192,7 @@ class TrajectoryStore:
         Raises:
             ValueError: the state is of other sizes.
         """
-        if list(state["sizes"]) != self._sizes:
-            raise ValueError(
-                "TrajectoryStore: [observation_dim, num_tasks, horizon, window, stride] is "
-                f"{self._sizes} and was {list(state['sizes'])} when saved; use the saved run's"
-            )
+        check_saved_sizes("TrajectoryStore", self._sizes, state["sizes"])
         for name, tensor in self._state.items():
             tensor.copy_(state[name])
         self._context = None

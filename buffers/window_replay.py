@@ -11,6 +11,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
+from buffers.arguments import check_saved_sizes, check_sizes, named_device
 from buffers.episode_table import EpisodeTable
 from buffers.running_statistics import RunningStatistics
 from buffers.transition_rows import TransitionRows
@@ -66,20 +67,18 @@ class WindowReplay:
             seed: of the draws; None takes torch's seed without drawing from its generator.
 
         Raises:
-            ValueError: a size is not positive, the share is not in [0, 1), or `weighting` is
-                unknown.
+            ValueError: a size is not positive, the share is not in [0, 1), or `weighting` or the
+                device is unknown.
         """
-        sizes = {
-            "observation_dim": observation_dim,
-            "action_dim": action_dim,
-            "capacity": capacity,
-            "length": length,
-            "batch_size": batch_size,
-            "newest": 1 if newest is None else newest,
-        }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"WindowReplay.{name} is {size}; give a positive number")
+        check_sizes(
+            "WindowReplay",
+            observation_dim=observation_dim,
+            action_dim=action_dim,
+            capacity=capacity,
+            length=length,
+            batch_size=batch_size,
+            newest=1 if newest is None else newest,
+        )
         if not 0.0 <= validation_share < 1.0:
             raise ValueError(
                 f"WindowReplay.validation_share is {validation_share}; give a share below 1"
@@ -90,9 +89,14 @@ class WindowReplay:
             raise ValueError(f"WindowReplay.weighting is {weighting!r}; give one of {WEIGHTINGS}")
         self.capacity, self.length, self.batch_size = capacity, length, batch_size
         self.weighting, self.newest, self.labelled = weighting, newest, labelled
-        self.device = torch.device(device)
+        self.device = named_device("WindowReplay", device)
         self._layout = TransitionRows(observation_dim, action_dim, more=int(labelled))
-        self._sizes = [observation_dim, action_dim, capacity, int(labelled)]
+        self._sizes = {
+            "observation_dim": observation_dim,
+            "action_dim": action_dim,
+            "capacity": capacity,
+            "labelled": int(labelled),
+        }
         self._block = torch.empty(capacity, self._layout.width, device=self.device)
         self._table = EpisodeTable(validation_share, self.device)
         self._statistics = RunningStatistics(self._layout.vector, self.device)
@@ -253,7 +257,7 @@ class WindowReplay:
     def state_dict(self) -> dict[str, Any]:
         """What is needed to go on exactly: rows, episodes, statistics and generator, as copies."""
         return {
-            "sizes": list(self._sizes),
+            "sizes": list(self._sizes.values()),
             "rows": self._block[: min(self._table.total, self.capacity)].to("cpu", copy=True),
             "episodes": self._table.state_dict(),
             "statistics": self._statistics.state_dict(),
@@ -266,11 +270,7 @@ class WindowReplay:
         Raises:
             ValueError: the state is of other sizes.
         """
-        if list(state["sizes"]) != self._sizes:
-            raise ValueError(
-                "WindowReplay: [observation_dim, action_dim, capacity, labelled] is "
-                f"{self._sizes} and was {list(state['sizes'])} when saved; use the saved run's"
-            )
+        check_saved_sizes("WindowReplay", self._sizes, state["sizes"])
         rows = state["rows"]
         self._block[: len(rows)] = rows.to(self.device)
         self._table.load_state_dict(state["episodes"])

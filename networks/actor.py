@@ -1,20 +1,20 @@
 """The policy: reads keys, calls the trunk, writes a squashed Gaussian and its action."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import gin
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
+from networks.arguments import TASK_KEYS, check_choice, check_sizes
 from networks.distributions import SquashedGaussian
-from networks.masked import maskable, write_masks_
-from networks.sizes import TASK_KEYS, check_sizes
+from networks.trunk_owner import TrunkOwner
 
 
 @gin.configurable
-class Actor(nn.Module):
+class Actor(TrunkOwner):
     """The tanh-Gaussian policy of SAC over any trunk.
 
     The trunk returns 2 * action_dim numbers: first the mean, then s. log sigma is s clamped hard,
@@ -64,10 +64,8 @@ class Actor(nn.Module):
         for name, number in numbers.items():
             if not math.isfinite(number):
                 raise ValueError(f"log_std_{name} must be finite, got {number}")
-        if log_std_bound not in ("clamp", "tanh"):
-            raise ValueError(f"log_std_bound must be 'clamp' or 'tanh', got {log_std_bound!r}")
-        if task_key not in TASK_KEYS:
-            raise ValueError(f"task_key must be one of {TASK_KEYS}, got {task_key!r}")
+        check_choice("log_std_bound", log_std_bound, ("clamp", "tanh"))
+        check_choice("task_key", task_key, TASK_KEYS)
         if not 0.0 <= epsilon < math.inf:
             raise ValueError(f"epsilon must be finite and at least 0, got {epsilon}")
         self.log_std_bound, self.log_std_offset = log_std_bound, log_std_offset
@@ -103,21 +101,3 @@ class Actor(nn.Module):
         else:
             td["action"] = policy.mode
         return td
-
-    def end_iteration(self) -> None:
-        """Tell the trunk that an iteration of updates is over: boosting of k-winners decays."""
-        if (end := getattr(self.trunk, "end_iteration", None)) is not None:
-            end()
-
-    @property
-    def mask_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """The shape of one task's mask in each masked layer; TypeError without masks."""
-        return maskable(self.trunk).mask_shapes
-
-    def committed(self) -> list[Tensor]:
-        """Return copies of the masks in use, bool [num_tasks, *shape]; TypeError without masks."""
-        return [buffer.clone() for buffer in maskable(self.trunk).mask_buffers()]
-
-    def commit(self, masks: Sequence[Tensor]) -> None:
-        """Put new masks into use; TypeError without masks, ValueError if a shape differs."""
-        write_masks_(maskable(self.trunk).mask_buffers(), masks)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from networks.affine import affine, head
+from networks.arguments import check_choice, check_sizes
 from networks.feed_forward import FeedForward, frozen, init_xavier_
-from networks.sizes import check_sizes
 from networks.state_encoders import StateEncoder, TaskEncoders
 
 ATTENTIONS = ("context_mlp", "dot_product")
@@ -107,8 +107,7 @@ class CareEncoder(StateEncoder):
             ("selection", selection, SELECTIONS),
             ("actor_attention", actor_attention, ACTOR_ATTENTIONS),
         ):
-            if option not in options:
-                raise ValueError(f"{name} must be one of {options}, got {option!r}")
+            check_choice(name, option, options)
         if selection == "gate" and num_experts < GATE_EXPERTS:
             raise ValueError(f"num_experts must be at least 2 for a gate, got {num_experts}")
         asked = (attention, actor_attention, detach_context)

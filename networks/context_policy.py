@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from networks.affine import SharedLinear, head
+from networks.arguments import check_choice, check_hidden, check_sizes
 from networks.feed_forward import init_xavier_
 from networks.policy_distributions import Categorical, DiagonalGaussian
-from networks.sizes import check_hidden, check_sizes
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "tanh": torch.tanh}
 DISTRIBUTIONS = ("gaussian", "categorical")
@@ -68,10 +68,8 @@ class ContextPolicy(nn.Module):
         if num_context < 0:
             raise ValueError(f"num_context must be at least 0, got {num_context}")
         check_hidden(hidden)
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {(*ACTIVATIONS,)}, got {activation!r}")
-        if distribution not in DISTRIBUTIONS:
-            raise ValueError(f"distribution must be one of {DISTRIBUTIONS}, got {distribution!r}")
+        check_choice("activation", activation, ACTIVATIONS)
+        check_choice("distribution", distribution, DISTRIBUTIONS)
         self.num_context = num_context
         self.distribution, self.discrete = distribution, distribution == "categorical"
         self.activation = ACTIVATIONS[activation]

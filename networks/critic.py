@@ -1,6 +1,6 @@
 """The critic: several value networks as one stacked call."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import gin
@@ -9,12 +9,12 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from networks.masked import maskable, write_masks_
-from networks.sizes import TASK_KEYS, check_sizes
+from networks.arguments import TASK_KEYS, check_choice, check_sizes
+from networks.trunk_owner import TrunkOwner
 
 
 @gin.configurable
-class Critic(nn.Module):
+class Critic(TrunkOwner):
     """num_critics state-action values Q_k(observation, action), evaluated together.
 
     `trunk` is one trunk whose parameters and buffers carry a leading critic dimension, as masks do.
@@ -48,8 +48,7 @@ class Critic(nn.Module):
         super().__init__()
         check_sizes(observation_dim=observation_dim, action_dim=action_dim, num_tasks=num_tasks)
         check_sizes(num_critics=num_critics)
-        if task_key not in TASK_KEYS:
-            raise ValueError(f"task_key must be one of {TASK_KEYS}, got {task_key!r}")
+        check_choice("task_key", task_key, TASK_KEYS)
         self.num_critics, self.task_key = num_critics, task_key
         trunks = [trunk(observation_dim + action_dim, 1, num_tasks) for _ in range(num_critics)]
         parameters, buffers = stack_module_state(trunks)
@@ -91,30 +90,3 @@ class Critic(nn.Module):
 
         values: Tensor = vmap(one, out_dims=-1)(parameters, buffers, extra)
         return values
-
-    def end_iteration(self) -> None:
-        """Tell the trunk that an iteration of updates is over: boosting of k-winners decays."""
-        if (end := getattr(self.trunk, "end_iteration", None)) is not None:
-            end()
-
-    @property
-    def mask_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """The shape of one critic's and task's mask per masked layer; TypeError without masks."""
-        return maskable(self.trunk).mask_shapes
-
-    def committed(self) -> list[Tensor]:
-        """Return copies of the masks in use, bool [num_critics, num_tasks, *shape].
-
-        Raises:
-            TypeError: if the trunk keeps no masks.
-        """
-        return [buffer.clone() for buffer in maskable(self.trunk).mask_buffers()]
-
-    def commit(self, masks: Sequence[Tensor]) -> None:
-        """Put new masks [num_critics, num_tasks, *shape] into use.
-
-        Raises:
-            TypeError: if the trunk keeps no masks.
-            ValueError: if a shape differs.
-        """
-        write_masks_(maskable(self.trunk).mask_buffers(), masks)

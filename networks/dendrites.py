@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from networks.affine import affine
-from networks.sizes import check_sizes
+from networks.arguments import check_choice, check_sizes
 from networks.sparse import draw_mask, masked
 
 
@@ -100,16 +100,14 @@ class Dendrites(nn.Module):
         check_sizes(
             num_units=num_units, context_features=context_features, num_segments=num_segments
         )
-        if gating not in GATINGS:
-            raise ValueError(f"gating must be one of {GATINGS}, got {gating!r}")
+        check_choice("gating", gating, GATINGS)
         if gating == "one_segment" and num_segments != 1:
             raise ValueError(
                 f"num_segments must be 1 with gating 'one_segment', got {num_segments}"
             )
         if num_segments == 1 and gating in ("unsigned_abs_max", "biasing"):
             raise ValueError(f"gating must be 'one_segment' with one segment, got {gating!r}")
-        if init not in INITS:
-            raise ValueError(f"init must be one of {INITS}, got {init!r}")
+        check_choice("init", init, INITS)
         if not 0.0 < context_percent_on <= 1.0:
             raise ValueError(f"context_percent_on must lie in (0, 1], got {context_percent_on}")
         self.gating, self.num_segments = gating, num_segments

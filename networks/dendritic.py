@@ -12,9 +12,9 @@ import gin
 from torch import Tensor, nn
 
 from networks.affine import head
+from networks.arguments import check_choice, check_hidden, check_sizes
 from networks.dendrites import Dendrites
 from networks.k_winners import KWinners
-from networks.sizes import check_hidden, check_sizes
 from networks.sparse import SparseLinear, mask_generator
 from networks.task_context import TaskContext, append_one_hot
 
@@ -104,8 +104,7 @@ class DendriticMLP(nn.Module):
                 f"layers_modulated must be different numbers below {len(hidden)}, "
                 f"got {layers_modulated}"
             )
-        if input_source not in INPUT_SOURCES:
-            raise ValueError(f"input_source must be one of {INPUT_SOURCES}, got {input_source!r}")
+        check_choice("input_source", input_source, INPUT_SOURCES)
         self.in_features, self.out_features, self.num_tasks = in_features, out_features, num_tasks
         self.input_source = input_source
         masks = mask_generator(mask_seed)

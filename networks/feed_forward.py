@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from networks.affine import affine, head
+from networks.arguments import check_sizes
 from networks.mlp import init_layers_
-from networks.sizes import check_sizes
 
 
 def init_xavier_(weight: Tensor, bias: Tensor) -> None:

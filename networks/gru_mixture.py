@@ -11,11 +11,11 @@ import gin
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
+from networks.arguments import check_choice, check_sizes
 from networks.latent_gaussian import LatentGaussian
 from networks.mixture import SELECTIONS, GaussianMixture
 from networks.mixture_heads import JointHead
 from networks.mixture_prior import MixturePrior
-from networks.sizes import check_sizes
 from networks.time_merge import TimeMerge, mixture_of
 from networks.transitions import join, transition_width
 from networks.window_backbones import GRUBackbone
@@ -86,8 +86,7 @@ class GRUMixtureEncoder(nn.Module):
             ("scale", scale, SCALES),
             ("selection", selection, SELECTIONS),
         ):
-            if value not in choices:
-                raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+            check_choice(name, value, choices)
         features = int(complexity * width) if math.isfinite(complexity) else 0
         if features < 1:
             raise ValueError(f"complexity must give a feature at least, got {complexity}")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from networks.sizes import check_sizes
+from networks.arguments import check_sizes
 
 
 def winners(scores: Tensor, k: int, strict: bool = True) -> Tensor:

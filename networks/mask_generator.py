@@ -14,6 +14,7 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from networks import similarity as similarities
+from networks.arguments import check_choice
 from networks.score_body import SCORE_HEADS, ScoreBody, head_rank
 from networks.top_k import (
     ROUNDINGS,
@@ -121,8 +122,7 @@ class MaskGenerator(nn.Module):
             ("similarity", similarity, similarities.SIMILARITIES),
             ("similarity_target", similarity_target, similarities.TARGETS),
         ):
-            if option not in options:
-                raise ValueError(f"{name} must be one of {options}, got {option!r}")
+            check_choice(name, option, options)
         self.mask_shapes = shapes
         self.num_tasks = num_tasks
         self.pruning_ratio = pruning_ratio

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from networks.affine import affine, head
+from networks.arguments import check_choice
 from networks.mlp import MLP
 from networks.version_cache import VersionCache, is_vmapped
 
@@ -95,8 +96,7 @@ class MaskedMLP(MLP):
             ValueError: as `MLP`, or if `granularity` is unknown.
         """
         super().__init__(in_features, out_features, num_tasks, hidden=hidden, init=init)
-        if granularity not in GRANULARITIES:
-            raise ValueError(f"granularity must be one of {GRANULARITIES}, got {granularity!r}")
+        check_choice("granularity", granularity, GRANULARITIES)
         self.granularity = granularity
         weights = [layer.weight for layer in self.linears()]
         shapes: list[tuple[int, ...]]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from networks.affine import affine, head
-from networks.sizes import check_sizes
+from networks.arguments import check_sizes
 
 
 class RawMixture(NamedTuple):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from networks.arguments import check_choice, check_sizes
 from networks.latent_gaussian import LatentGaussian
-from networks.sizes import check_sizes
 
 KINDS = ("standard", "class_index", "learned")
 
@@ -44,8 +44,7 @@ class MixturePrior(nn.Module):
         """
         super().__init__()
         check_sizes(num_components=num_components, latent_dim=latent_dim)
-        if kind not in KINDS:
-            raise ValueError(f"kind must be one of {KINDS}, got {kind!r}")
+        check_choice("kind", kind, KINDS)
         if not 0.0 < scale < math.inf:
             raise ValueError(f"scale must be positive and finite, got {scale}")
         self.kind = kind

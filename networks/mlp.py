@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from networks.affine import affine, head
-from networks.sizes import check_hidden, check_sizes
+from networks.arguments import check_choice, check_hidden, check_sizes
 
 INITS = ("soft_module", "fan_in", "xavier", "torch")
 
@@ -51,8 +51,7 @@ def init_layers_(layers: Sequence[nn.Linear], init: str = "soft_module") -> None
     Raises:
         ValueError: if `init` is unknown.
     """
-    if init not in INITS:
-        raise ValueError(f"init must be one of {INITS}, got {init!r}")
+    check_choice("init", init, INITS)
     for index, layer in enumerate(layers):
         if init == "xavier":
             nn.init.xavier_uniform_(layer.weight)

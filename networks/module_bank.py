@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from networks.affine import affine, head
-from networks.sizes import check_sizes
+from networks.arguments import check_sizes
 
 
 class ModuleBank(nn.Module):

@@ -10,8 +10,8 @@ import gin
 from torch import Tensor
 
 from networks.affine import head
+from networks.arguments import check_sizes
 from networks.mlp import MLP
-from networks.sizes import check_sizes
 
 
 @gin.configurable

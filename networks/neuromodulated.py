@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from networks.affine import SharedLinear, affine
+from networks.arguments import check_choice, check_sizes
 from networks.context_policy import ContextPolicy
-from networks.sizes import check_sizes
 
 GATES = ("soft", "hard", "hard_ste")
 
@@ -85,8 +85,7 @@ class NeuromodulatedLinear(nn.Module):
 
 def _check_branch(num_modulators: int, gate: str) -> None:
     check_sizes(num_modulators=num_modulators)
-    if gate not in GATES:
-        raise ValueError(f"gate must be one of {GATES}, got {gate!r}")
+    check_choice("gate", gate, GATES)
 
 
 @gin.configurable

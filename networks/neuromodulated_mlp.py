@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from networks.affine import head
+from networks.arguments import check_hidden, check_sizes
 from networks.mlp import init_hidden_, init_last_
 from networks.neuromodulated import NeuromodulatedLinear
-from networks.sizes import check_hidden, check_sizes
 
 
 @gin.configurable

@@ -11,8 +11,8 @@ import gin
 import torch
 from torch import Tensor, nn
 
+from networks.arguments import check_choice, check_hidden, check_sizes
 from networks.projected_layer import ProjectedLayer
-from networks.sizes import check_hidden, check_sizes
 
 PROJECTIONS = ("shared", "independent")
 RESIDUALS = ("none", "sum", "linear", "project")
@@ -88,8 +88,7 @@ class ProjectedMLP(nn.Module):
         check_hidden(hidden)
         options = (("projection", projection, PROJECTIONS), ("residual", residual, RESIDUALS))
         for name, value, known in (*options, ("init", init, INITS)):
-            if value not in known:
-                raise ValueError(f"{name} must be one of {known}, got {value!r}")
+            check_choice(name, value, known)
         shared = projection == "shared"
         if shared and len(set(hidden)) > 1:
             raise ValueError(

@@ -12,9 +12,9 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from networks.arguments import check_hidden, check_sizes
 from networks.feed_forward import FeedForward
 from networks.latent_gaussian import LatentGaussian, product_of_gaussians, standard_gaussian
-from networks.sizes import check_hidden, check_sizes
 from networks.transitions import join, transition_width
 
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from networks.affine import affine
+from networks.arguments import check_sizes
 from networks.feed_forward import init_xavier_
 from networks.module_bank import ModuleBank, mixed
-from networks.sizes import check_sizes
 
 
 @gin.configurable

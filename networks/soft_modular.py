@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from networks.affine import affine, head
+from networks.arguments import check_sizes
 from networks.mlp import init_hidden_, init_last_
 from networks.module_bank import ModuleBank, mixed
-from networks.sizes import check_sizes
 
 
 @gin.configurable

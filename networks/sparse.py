@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from networks.affine import affine
-from networks.sizes import check_sizes
+from networks.arguments import check_choice, check_sizes
 
 INITS = ("modified", "kaiming")
 
@@ -108,8 +108,7 @@ class SparseLinear(nn.Module):
         """
         super().__init__()
         check_sizes(in_features=in_features, out_features=out_features)
-        if init not in INITS:
-            raise ValueError(f"init must be one of {INITS}, got {init!r}")
+        check_choice("init", init, INITS)
         if not 0.0 < input_density <= 1.0:
             raise ValueError(f"input_density must lie in (0, 1], got {input_density}")
         self.in_features, self.out_features = in_features, out_features

@@ -11,8 +11,8 @@ import gin
 import torch
 from torch import Tensor, nn
 
+from networks.arguments import check_sizes
 from networks.feed_forward import FeedForward
-from networks.sizes import check_sizes
 
 TaskEncoders = Callable[[Sequence[str]], Any]
 """Makes a `TaskEncoder`, or what offers `code_dim` and `forward(task)`, from the tasks' names."""

@@ -6,8 +6,8 @@ import gin
 import torch
 from torch import Tensor, nn
 
+from networks.arguments import check_choice, check_sizes
 from networks.k_winners import KWinners
-from networks.sizes import check_sizes
 from networks.sparse import SparseLinear
 
 SOURCES = ("one_hot", "input_and_one_hot", "prototype")
@@ -60,10 +60,8 @@ class TaskContext(nn.Module):
         """
         super().__init__()
         check_sizes(in_features=in_features, num_tasks=num_tasks, width=width)
-        if source not in SOURCES:
-            raise ValueError(f"source must be one of {SOURCES}, got {source!r}")
-        if preprocess not in PREPROCESSES:
-            raise ValueError(f"preprocess must be one of {PREPROCESSES}, got {preprocess!r}")
+        check_choice("source", source, SOURCES)
+        check_choice("preprocess", preprocess, PREPROCESSES)
         if preprocess == "k_winners" and winners is None:
             raise ValueError("preprocess must not be 'k_winners' in a network without k-winners")
         self.num_tasks, self.source = num_tasks, source

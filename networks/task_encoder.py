@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
+from networks.arguments import check_choice, check_sizes
 from networks.feed_forward import FeedForward
-from networks.sizes import check_sizes
 
 KINDS = ("learned", "pretrained")
 PACKAGED = Path(__file__).with_name("task_embeddings.json")
@@ -115,8 +115,7 @@ class TaskEncoder(nn.Module):
                 would leave zeros of a row.
         """
         super().__init__()
-        if kind not in KINDS:
-            raise ValueError(f"kind must be one of {KINDS}, got {kind!r}")
+        check_choice("kind", kind, KINDS)
         if isinstance(task_names, str) or not task_names:
             raise ValueError(f"task_names must be a list of names, got {task_names!r}")
         check_sizes(code_dim=code_dim, hidden=hidden)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from networks.arguments import check_choice, check_sizes
 from networks.feed_forward import FeedForward
 from networks.latent_gaussian import LatentGaussian, product_of_gaussians
 from networks.mixture import GaussianMixture, pick
 from networks.mixture_heads import RawMixture, SeparateHeads
-from networks.sizes import check_sizes
 
 EXTRA_VARIANCE = 1e-8
 
@@ -109,10 +109,8 @@ class TimeMerge(nn.Module):
         """
         super().__init__()
         check_sizes(length=length, features=features)
-        if gaussians not in GAUSSIANS:
-            raise ValueError(f"gaussians must be one of {GAUSSIANS}, got {gaussians!r}")
-        if logits not in LOGITS:
-            raise ValueError(f"logits must be one of {LOGITS}, got {logits!r}")
+        check_choice("gaussians", gaussians, GAUSSIANS)
+        check_choice("logits", logits, LOGITS)
         if logits == "per_step_argmax" and gaussians != "poe":
             raise ValueError(f"logits 'per_step_argmax' needs gaussians 'poe', got {gaussians!r}")
         self.gaussians, self.logits = gaussians, logits

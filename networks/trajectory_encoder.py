@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from networks.sizes import check_sizes
+from networks.arguments import check_sizes
 
 MIN_STD = 1e-3
 PRETRAIN_BATCH = 8

@@ -12,8 +12,8 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
+from networks.arguments import check_sizes
 from networks.feed_forward import FeedForward
-from networks.sizes import check_sizes
 
 
 class Prediction(NamedTuple):

@@ -4,7 +4,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from networks.sizes import check_sizes
+from networks.arguments import check_sizes
 
 
 def transition_width(

@@ -13,8 +13,8 @@ import gin
 import torch
 from torch import Tensor, nn
 
+from networks.arguments import check_sizes
 from networks.feed_forward import FeedForward
-from networks.sizes import check_sizes
 
 
 @gin.configurable

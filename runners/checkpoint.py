@@ -15,10 +15,9 @@ import torch
 
 from runners.checkpoint_files import (
     FORMAT,
-    STEP_NAME,
     read_about,
-    read_part,
     remove,
+    step_name,
     steps_in,
     write_checkpoint,
 )
@@ -26,17 +25,6 @@ from runners.compatibility import bindings, differences, versions
 from runners.files import disk_is_full, write_atomically
 from runners.manifest import DamagedError, verify
 from runners.storage import load_state
-
-__all__ = [
-    "STEP_NAME",
-    "CheckpointError",
-    "Checkpointer",
-    "ConfigMismatch",
-    "Stateful",
-    "read_about",
-    "read_part",
-    "steps_in",
-]
 
 log = logging.getLogger("absl")
 
@@ -154,7 +142,7 @@ class Checkpointer:
             TypeError: if a part's state holds something that cannot be stored.
             OSError: from the file system, other than a full disk.
         """
-        target = self.folder / f"step_{step:012d}"
+        target = self.folder / step_name(step)
         self._time, self._step = time.monotonic(), step
         if not self._write(target, step, parts):
             return False
@@ -194,7 +182,7 @@ class Checkpointer:
         """
         problems = []
         for step in reversed(steps_in(self.folder)):
-            checkpoint = self.folder / f"step_{step:012d}"
+            checkpoint = self.folder / step_name(step)
             try:
                 verify(checkpoint)
                 about = read_about(checkpoint)
@@ -289,7 +277,7 @@ class Checkpointer:
         for step in steps:
             if step not in kept:
                 # Renamed first: a kill halfway through leaves a hidden folder, not a damaged one.
-                name = f"step_{step:012d}"
+                name = step_name(step)
                 hidden = self.folder / f".pruned_{name}"
                 (self.folder / name).rename(hidden)
                 remove(hidden)

@@ -22,6 +22,11 @@ FORMAT = 1
 STEP_NAME = re.compile(r"step_(\d{12,})")
 
 
+def step_name(step: int) -> str:
+    """What the checkpoint of a step is called."""
+    return f"step_{step:012d}"
+
+
 def steps_in(folder: Path | str) -> list[int]:
     """Steps of the checkpoints in `folder`, oldest first; whether they are whole is not asked."""
     folder = Path(folder)

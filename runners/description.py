@@ -12,7 +12,8 @@ from rich.table import Table
 from torch import nn
 
 from runners import config, preflight
-from runners.checkpoint import Checkpointer, read_about, steps_in
+from runners.checkpoint import Checkpointer
+from runners.checkpoint_files import read_about, step_name, steps_in
 from runners.config import ConfigError
 from runners.manifest import DamagedError, verify
 from runners.progress import short
@@ -91,7 +92,7 @@ def describe(
 def _checkpoints(folder: Path) -> Table:
     table = Table("--checkpoint=", "step", "written", "holds", "size", "is", title="checkpoints")
     for step in steps_in(folder):
-        table.add_row(str(step), *_checkpoint(folder / f"step_{step:012d}"))
+        table.add_row(str(step), *_checkpoint(folder / step_name(step)))
     if (folder / "best").is_dir():
         table.add_row("best", *_checkpoint(folder / "best"))
     return table

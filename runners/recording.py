@@ -14,6 +14,7 @@ from typing import Any
 import gin
 
 from runners import config, rendering
+from runners.checkpoint_files import step_name
 from runners.config import ConfigError
 from runners.contact_sheet import write_contact_sheet
 from runners.evaluation import evaluating, untouched_randomness
@@ -52,7 +53,7 @@ def policy_of(run: Path | str, checkpoint: str = "latest", device: str = "cpu") 
     kind = "stochastic" if _explores(saved.learner, evaluator) else "deterministic"
     return Source(
         saved.suite,
-        f"step_{saved.step:012d}",
+        step_name(saved.step),
         f"{saved.suite.name}, step {saved.step:,}, {kind} policy",
         saved.folder / "videos",
         saved.learner,

@@ -15,8 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from runners.checkpoint import STEP_NAME, steps_in
-from runners.checkpoint_files import remove
+from runners.checkpoint_files import STEP_NAME, remove, step_name, steps_in
 from runners.compatibility import bindings, differences, versions
 from runners.config import ConfigError, file_errors, root
 from runners.files import disk_is_full, existing, read_object, write_atomically
@@ -145,7 +144,7 @@ class RunFolder:
                     errno.EISDIR, os.strerror(errno.EISDIR), str(self.path / name)
                 )
         folders = [self.path / name for name in FOLDERS]
-        for place in (*folders, *(self.checkpoints / f"step_{step:012d}" for step in steps)):
+        for place in (*folders, *(self.checkpoints / step_name(step) for step in steps)):
             if place.exists() and not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
                 why = "may not be written to" if place.is_dir() else "is no folder"
                 raise ConfigError(
@@ -167,7 +166,7 @@ class RunFolder:
         with file_errors(f"--resume={resume}", "see that it may be read, or give another run"):
             for folder in (path / "checkpoints", path):
                 if steps := steps_in(folder):
-                    path = folder / f"step_{steps[-1]:012d}"
+                    path = folder / step_name(steps[-1])
                     break
             there = bool(STEP_NAME.fullmatch(path.name)) and path.is_dir()
         if not there:

@@ -10,7 +10,7 @@ import gin
 from absl import logging
 
 from runners import config
-from runners.checkpoint import read_about, read_part, steps_in
+from runners.checkpoint_files import read_about, read_part, step_name, steps_in
 from runners.compatibility import differences, versions
 from runners.config import ConfigError
 from runners.devices import named_device
@@ -151,9 +151,9 @@ def _learner_state(folder: Path, wanted: str) -> tuple[Path, Any]:
     if wanted == "best":
         candidates = [folder / "best"]
     elif wanted == "latest":
-        candidates = [folder / f"step_{step:012d}" for step in reversed(steps)]
+        candidates = [folder / step_name(step) for step in reversed(steps)]
     elif wanted.isdecimal():
-        candidates = [folder / f"step_{int(wanted):012d}"]
+        candidates = [folder / step_name(int(wanted))]
     else:
         raise ConfigError(f"--checkpoint={wanted}: latest, best or a step")
     problems: dict[str, str] = {}
@@ -167,7 +167,7 @@ def _learner_state(folder: Path, wanted: str) -> tuple[Path, Any]:
             logging.warning("Checkpoint damaged, the next older one is taken: %s", problem)
         return candidate, state
     what = f"damaged: {'; '.join(problems.values())}" if problems else f"not in {folder}"
-    names = {f"step_{step:012d}": str(step) for step in steps}
+    names = {step_name(step): str(step) for step in steps}
     names |= {"best": "best"} if (folder / "best").is_dir() else {}
     others = [shown for name, shown in names.items() if name not in problems]
     raise ConfigError(f"--checkpoint={wanted}: {what}; there are: {', '.join(others) or 'none'}")

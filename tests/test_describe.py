@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from runners import describe, train
-from runners.checkpoint import steps_in
+from runners.checkpoint_files import step_name, steps_in
 from runners.description import describe_run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,7 +65,7 @@ def test_a_run_is_described_by_its_folder(run, capsys, tmp_path, monkeypatch):
 
 def test_a_damaged_checkpoint_is_named(run):
     first, last = steps_in(run / "checkpoints")
-    path = run / f"checkpoints/step_{first:012d}/learner.safetensors"
+    path = run / f"checkpoints/{step_name(first)}/learner.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     try:

@@ -15,7 +15,7 @@ from gin import config as gin_config
 from tensordict import TensorDict
 
 from runners import config, evaluate, export, policy_card, train, training
-from runners.checkpoint import steps_in
+from runners.checkpoint_files import steps_in
 from runners.exporting import export as export_run
 from runners.isolation import learner_config
 from runners.manifest import DamagedError

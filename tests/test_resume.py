@@ -20,7 +20,8 @@ import torch
 
 from envs.errors import TaskError
 from runners import checkpoint_files, evaluate, files, manifest, storage, train, training
-from runners.checkpoint import Checkpointer, read_part, steps_in
+from runners.checkpoint import Checkpointer
+from runners.checkpoint_files import read_part, step_name, steps_in
 from runners.evaluation import Evaluator
 from runners.meta_evaluation import MetaEvaluator
 from runners.meta_on_policy import MetaOnPolicyLoop
@@ -224,7 +225,7 @@ def assert_same_run(one, other):
     last = newest(one)
     assert last == newest(other)
     for part in ("learner", "loop", "evaluator", "random"):
-        name = f"checkpoints/step_{last:012d}"
+        name = f"checkpoints/{step_name(last)}"
         assert_same(read_part(one / name, part), read_part(other / name, part), part)
     assert records(one) == records(other)
     for result in (one / "eval").iterdir():
@@ -510,7 +511,7 @@ def test_a_checkpoint_that_cannot_be_gone_on_with_leaves_no_folder(tmp_path, who
     other, damaged = tmp_path / "other", tmp_path / "damaged"
     for copy in (other, damaged):
         shutil.copytree(whole("must"), copy)
-    last = damaged / "checkpoints" / f"step_{newest(damaged):012d}" / "learner.safetensors"
+    last = damaged / "checkpoints" / step_name(newest(damaged)) / "learner.safetensors"
     last.write_bytes(last.read_bytes()[:-1] + b"?")
     file, values = CASES["must"]
     bindings = [f"--gin={name} = {value}" for name, value in values.items()]
@@ -535,7 +536,7 @@ def test_a_flipped_byte_is_caught_and_the_older_checkpoint_used(tmp_path, whole)
     one = whole("must")
     assert killed_and_resumed("must", tmp_path / "b", 1, signal.SIGTERM) == 1
     folder = folder_of("must", tmp_path / "b")
-    damaged = folder / "checkpoints" / f"step_{newest(folder):012d}" / "learner.safetensors"
+    damaged = folder / "checkpoints" / step_name(newest(folder)) / "learner.safetensors"
     data = bytearray(damaged.read_bytes())
     data[len(data) // 2] ^= 1
     damaged.write_bytes(data)
@@ -554,7 +555,7 @@ def trained(case, workdir, code=0, **changes):
     """The folder of a run in this process that ends with `code`, and its last checkpoint."""
     assert train.main(flags_of(case, workdir, **changes)) == code
     folder = folder_of(case, workdir)
-    return folder, folder / "checkpoints" / f"step_{newest(folder):012d}"
+    return folder, folder / "checkpoints" / step_name(newest(folder))
 
 
 @pytest.mark.parametrize("case", ["cavia", "maml-ct-graph", "pearl", "tigr"])

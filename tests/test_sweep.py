@@ -14,7 +14,7 @@ import torch
 
 from runners import preflight, sweeping, train
 from runners import sweep as verb
-from runners.checkpoint import read_part, steps_in
+from runners.checkpoint_files import read_part, step_name, steps_in
 from runners.config import ConfigError
 from runners.grid import configurations
 from runners.sweep import sweep
@@ -122,7 +122,7 @@ def assert_same_run(one, other):
     last = steps_in(one / "checkpoints")[-1]
     assert last == steps_in(other / "checkpoints")[-1]
     for part in ("learner", "loop", "evaluator", "random"):
-        name = f"checkpoints/step_{last:012d}"
+        name = f"checkpoints/{step_name(last)}"
         assert_same(read_part(one / name, part), read_part(other / name, part), part)
     assert records(one) == records(other) and len(records(one)) > 10
 

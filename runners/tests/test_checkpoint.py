@@ -16,7 +16,8 @@ import torch
 
 from runners import checkpoint as module
 from runners import files
-from runners.checkpoint import Checkpointer, CheckpointError, ConfigMismatch, read_about, read_part
+from runners.checkpoint import Checkpointer, CheckpointError, ConfigMismatch
+from runners.checkpoint_files import read_about, read_part, step_name
 from runners.compatibility import bindings, differences
 from runners.manifest import DamagedError, verify
 
@@ -396,4 +397,4 @@ def test_kill_at_random_moments_leaves_a_whole_checkpoint(tmp_path):
             verify(tmp_path / "best")
         known = announced
     assert len(list(tmp_path.glob("step_*"))) <= 3
-    assert json.loads((tmp_path / f"step_{found:012d}" / "about.json").read_text())["step"] == found
+    assert json.loads((tmp_path / step_name(found) / "about.json").read_text())["step"] == found

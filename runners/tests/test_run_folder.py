@@ -11,6 +11,7 @@ from contextlib import nullcontext
 import pytest
 
 from runners import run_folder
+from runners.checkpoint_files import step_name
 from runners.config import ConfigError
 from runners.examination import BAD, disk
 from runners.run_folder import RunFolder
@@ -204,8 +205,8 @@ def test_a_damaged_run_json_is_written_anew(text, tmp_path, caplog):
 def test_the_source_of_a_run_is_its_newest_checkpoint(tmp_path):
     old, new = RunFolder(tmp_path, "old", 0), RunFolder(tmp_path, "new", 0)
     for step in (10, 20):
-        (old.checkpoints / f"step_{step:012d}").mkdir(parents=True)
-    newest, older = (old.checkpoints / f"step_{step:012d}" for step in (20, 10))
+        (old.checkpoints / step_name(step)).mkdir(parents=True)
+    newest, older = (old.checkpoints / step_name(step) for step in (20, 10))
     assert new.source(str(old.path)) == new.source(str(old.checkpoints)) == newest
     assert new.source(str(older)) == older
     (older / "learner.json").write_text("{}")
