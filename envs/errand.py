@@ -66,7 +66,7 @@ class Errand(Environment):
         self.rate = 1.0 / self._body.seconds
         self._pool = [(i, goal) for i in plan.drawn for goal in range(len(self._tables[i]))]
         self._rng = np.random.default_rng(0)
-        self._clock: dict[str, float] = {}
+        self._clock = {} if plan.change is None else plan.change.begin(self._rng)
         self._take_on(task_id, self._tables[task_id][0])
         width = (plan.layout.width(plan.anatomy),)
         self.observation_space = Box(-np.inf, np.inf, width, np.float64)
@@ -128,7 +128,13 @@ class Errand(Environment):
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue where `snapshot` was taken."""
+        """Continue where `snapshot` was taken.
+
+        Raises:
+            ValueError: its tasks change in another way.
+        """
+        if state["clock"].keys() != self._clock.keys():
+            raise ValueError("the state is of tasks that change in another way than these")
         specification = np.array(state["specification"], dtype=np.float64)
         self._take_on(int(state["task_id"]), specification)
         self._clock = dict(state["clock"])

@@ -15,8 +15,9 @@ from networks.affine import head
 from networks.arguments import check_choice, check_hidden, check_sizes
 from networks.dendrites import Dendrites
 from networks.k_winners import KWinners
+from networks.one_hot import append_one_hot
 from networks.sparse import SparseLinear, mask_generator
-from networks.task_context import TaskContext, append_one_hot
+from networks.task_context import TaskContext
 
 INPUT_SOURCES = ("input", "input_and_one_hot")
 

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import cast
 
 import gin
-import torch
 from torch import Tensor, nn
 
 from networks.affine import affine, head
 from networks.arguments import check_choice, check_hidden, check_sizes
+from networks.one_hot import append_one_hot
 
 INITS = ("soft_module", "fan_in", "xavier", "torch")
 
@@ -123,11 +123,7 @@ class MLP(nn.Module):
 
     def join(self, x: Tensor, task: Tensor) -> Tensor:
         """Append the task one-hot: x [*, in_features], task [*] -> [*, in_features + num_tasks]."""
-        if not self.one_hot:
-            return x
-        identities = torch.arange(self.num_tasks, device=x.device)
-        one_hot = (task.unsqueeze(-1) == identities).to(x.dtype)
-        return torch.cat((x, one_hot), -1)
+        return append_one_hot(x, task, self.num_tasks) if self.one_hot else x
 
     def hidden_activations(self, x: Tensor, task: Tensor) -> list[Tensor]:
         """Return the activations of every hidden layer, [*, hidden[l]]."""

@@ -15,6 +15,7 @@ from networks.affine import affine, head
 from networks.arguments import check_sizes
 from networks.mlp import init_hidden_, init_last_
 from networks.module_bank import ModuleBank, mixed
+from networks.one_hot import one_hot
 
 
 @gin.configurable
@@ -128,9 +129,8 @@ class SoftModularMLP(nn.Module):
 
     def _weights(self, state: Tensor, task: Tensor) -> list[Tensor]:
         """`routing` of the state's embedding [*, embedding_width]."""
-        identities = torch.arange(self.num_tasks, device=task.device)
-        one_hot = (task.unsqueeze(-1) == identities).to(state.dtype)
-        embedding = affine(one_hot, self.task.weight, self.task.bias)
+        identity = one_hot(task, self.num_tasks, state.dtype)
+        embedding = affine(identity, self.task.weight, self.task.bias)
         gate = torch.relu(state * embedding)
         gate = affine(gate, self.gate_in.weight, self.gate_in.bias, relu=True)
         gate = affine(gate, self.gate_out.weight, self.gate_out.bias)

@@ -8,16 +8,11 @@ from torch import Tensor, nn
 
 from networks.arguments import check_choice, check_sizes
 from networks.k_winners import KWinners
+from networks.one_hot import append_one_hot
 from networks.sparse import SparseLinear
 
 SOURCES = ("one_hot", "input_and_one_hot", "prototype")
 PREPROCESSES = ("none", "relu", "k_winners")
-
-
-def append_one_hot(x: Tensor, task: Tensor, num_tasks: int) -> Tensor:
-    """Append the task one-hot: x [*, n], task [*] -> [*, n + num_tasks]."""
-    identities = torch.arange(num_tasks, device=x.device)
-    return torch.cat((x, (task.unsqueeze(-1) == identities).to(x.dtype)), -1)
 
 
 @gin.configurable

@@ -1,7 +1,7 @@
 """What `python -m runners.evaluate` does, as a function."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,45 +84,22 @@ def evaluate(
     """
     if activation_episodes is not None and not activations:
         raise ConfigError("--activation_episodes does nothing without --activations")
-    if protocol not in PROTOCOLS:
-        raise ConfigError(f"--protocol={protocol}: one of {', '.join(PROTOCOLS)}")
-    if protocol != "run" and (episodes is not None or tasks is not None):
-        raise ConfigError(
-            f"--protocol={protocol} has its own tasks and number of episodes; leave out --tasks "
-            "and --episodes, or this"
-        )
-    bindings = PROTOCOLS[protocol] + _recording(activations, activation_episodes, latents)
-    if tasks is not None:
-        bindings += ["import runners.meta_evaluation", f"{TASKS} = {tasks}"]
+    given = {"tasks": tasks, "episodes": episodes}
+    numbers = {what: number for what, number in given.items() if number is not None}
+    bindings = _protocol(protocol, numbers) + _recording(activations, activation_episodes, latents)
     saved = SavedRun(run, checkpoint, device, bindings)
     evaluator = saved.evaluator(episodes, seed)
     unread = config.unused_bindings()
-    if {line.split(" = ")[0] for line in PROTOCOLS[protocol]} & set(unread):
-        raise ConfigError(
-            "--protocol=meta-world is for CAVIA and MAML on ML1, ML10 and ML45, which this run is "
-            "not; leave the flag out"
-        )
-    if tasks is not None:
-        if TASKS in unread:
-            raise ConfigError(
-                "--tasks is for runs of CAVIA and MAML; this one's evaluator draws none: leave it "
-                "out"
-            )
-        if tasks > AT_ONCE and evaluator.tasks_at_once is None:
-            evaluator.tasks_at_once = AT_ONCE
+    _check_flags(protocol, numbers, latents, unread)
+    if numbers.get("tasks", 0) > AT_ONCE and evaluator.tasks_at_once is None:
+        evaluator.tasks_at_once = AT_ONCE
     if activations and (text := _unfit(evaluator, saved.learner, unread)):
         raise ConfigError(text)
     try:
         evaluator.check(saved.suite, saved.learner)
     except (TypeError, ValueError) as error:
-        given = {"tasks": tasks, "episodes": episodes}
-        flags = [f"--{what}={number}" for what, number in given.items() if number is not None]
+        flags = [f"--{what}={number}" for what, number in numbers.items()]
         raise ConfigError(": ".join([*flags, str(error)])) from error
-    if latents and set(LATENTS) <= set(unread):
-        raise ConfigError(
-            "--latents: this run's evaluator is none of a learner that infers tasks (PEARL, TIGR, "
-            "CEMRL); leave the flag out"
-        )
     try:
         metrics = evaluator(saved.suite, saved.learner)
     except Exception as error:
@@ -135,10 +112,8 @@ def evaluate(
         evaluator.close()
     warn_of_broken(metrics)
     result = evaluator.result(saved.step, saved.suite, metrics)
-    name = f"evaluate_{saved.step}"
-    for what, number in (("tasks", tasks), ("episodes", episodes)):
-        name += "" if number is None else f"_{what}_{number}"
-    name += f"_seed_{evaluator.seed}"
+    name = "".join(f"_{what}_{number}" for what, number in numbers.items())
+    name = f"evaluate_{saved.step}{name}_seed_{evaluator.seed}"
     name += "" if protocol == "run" else f"_{protocol.replace('-', '_')}"
     place = saved.folder / "eval", saved.step, saved.suite, metrics
     path = evaluator.write_result(*place, name=name)
@@ -150,6 +125,41 @@ def evaluate(
         file = path.with_name(f"{path.stem}_latents.npz")
         files += [file, *importlib.import_module("runners.latent_figures").draw(file)]
     return Evaluated(result, evaluator.table(result), path, tuple(files))
+
+
+def _protocol(protocol: str, numbers: Mapping[str, int]) -> list[str]:
+    """The bindings of a protocol, with the `numbers` of tasks and episodes that flags give."""
+    if protocol not in PROTOCOLS:
+        raise ConfigError(f"--protocol={protocol}: one of {', '.join(PROTOCOLS)}")
+    if protocol != "run" and numbers:
+        raise ConfigError(
+            f"--protocol={protocol} has its own tasks and number of episodes; leave out --tasks "
+            "and --episodes, or this"
+        )
+    lines = list(PROTOCOLS[protocol])
+    if "tasks" in numbers:
+        lines += ["import runners.meta_evaluation", f"{TASKS} = {numbers['tasks']}"]
+    return lines
+
+
+def _check_flags(
+    protocol: str, numbers: Mapping[str, int], latents: bool, unread: Sequence[str]
+) -> None:
+    """See that the run's evaluator read what the flags bind."""
+    if {line.split(" = ")[0] for line in PROTOCOLS[protocol]} & set(unread):
+        raise ConfigError(
+            "--protocol=meta-world is for CAVIA and MAML on ML1, ML10 and ML45, which this run is "
+            "not; leave the flag out"
+        )
+    if "tasks" in numbers and TASKS in unread:
+        raise ConfigError(
+            "--tasks is for runs of CAVIA and MAML; this one's evaluator draws none: leave it out"
+        )
+    if latents and set(LATENTS) <= set(unread):
+        raise ConfigError(
+            "--latents: this run's evaluator is none of a learner that infers tasks (PEARL, TIGR, "
+            "CEMRL); leave the flag out"
+        )
 
 
 def _recording(activations: bool, activation_episodes: int | None, latents: bool) -> list[str]:

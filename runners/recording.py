@@ -1,5 +1,6 @@
 """What `python -m runners.record` does, as functions."""
 
+import contextlib
 import errno
 import functools
 import importlib
@@ -136,26 +137,21 @@ def record(
     with untouched_randomness(seed):
         for task in chosen:
             begin = time.perf_counter()
-            studio = Studio(source.suite, task, seed)
-            try:
+            with contextlib.closing(Studio(source.suite, task, seed)) as studio:
                 played = (
                     before_and_after(source.learner, source.evaluator, studio, count, seed)
                     if count
                     else _both(source, studio, episodes, seed)
                 )
-                for number, (mark, episode) in enumerate(played):
-                    name = f"{source.prefix}_{task.name}{mark}_{episode.outcome}"
-                    if not sheet_only:
-                        film = studio.film(episode, size, every=every)
-                        with writing():
-                            path = write_video(folder / f"{name}.mp4", film.pictures, film.rate)
-                        files.append(path)
-                        seconds = time.perf_counter() - begin
-                        say(f"{path}  ({len(episode.actions)} steps, {seconds:.0f} s)")
-                    if number == (len(played) - 1 if count else 0):
-                        shown.append(studio.film(episode, size, pictures=SHEET_PICTURES))
-            finally:
-                studio.close()
+                for mark, episode in [] if sheet_only else played:
+                    film = studio.film(episode, size, every=every)
+                    name = f"{source.prefix}_{task.name}{mark}_{episode.outcome}.mp4"
+                    with writing():
+                        files.append(write_video(folder / name, film.pictures, film.rate))
+                    seconds = time.perf_counter() - begin
+                    say(f"{files[-1]}  ({len(episode.actions)} steps, {seconds:.0f} s)")
+                _, best = played[-1 if count else 0]
+                shown.append(studio.film(best, size, pictures=SHEET_PICTURES))
     path = folder / f"{source.prefix}_sheet.png"
     title = source.title
     if count:

@@ -179,6 +179,22 @@ def test_snapshots_are_exact_in_the_middle_of_a_changing_episode(benchmark):
     assert changes > 0 or "change" not in CASES[benchmark]
 
 
+def test_a_state_of_tasks_that_change_in_another_way_is_refused():
+    ways = {"never": {}, "timed": {"change": TimedChange()}, "placed": {"change": LocationChange()}}
+    made_of = {name: made("cheetah-direction", **options) for name, options in ways.items()}
+    states = {}
+    for name, environment in made_of.items():
+        begin(environment)
+        states[name] = environment.snapshot()
+    for name, environment in made_of.items():
+        for other, state in states.items():
+            if name == other:
+                environment.restore(state)
+                continue
+            with pytest.raises(ValueError, match="change in another way"):
+                environment.restore(state)
+
+
 def test_the_stream_of_an_episode_decides_its_changes():
     environment = made("cheetah-velocity", change=TimedChange(steps=2))
     runs = []
