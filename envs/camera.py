@@ -73,6 +73,11 @@ class Camera:
         backend = os.environ.get("MUJOCO_GL", "").lower()
         module = importlib.import_module(f"mujoco.{MODULES.get(backend, backend)}")
         self._context = module.GLContext(width, height)
+        if not self._context._context:  # MuJoCo's drawing would crash the process at a second try
+            raise RuntimeError(
+                f"MUJOCO_GL is {backend!r}, and no window can be opened here; set it to egl or "
+                "osmesa"
+            )
         self._context.make_current()
         self._model, self._view = model, view
         self._options, self._scene = mujoco.MjvOption(), mujoco.MjvScene(model, MAX_GEOMS)

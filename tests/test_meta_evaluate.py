@@ -79,7 +79,7 @@ def test_table_and_json_are_those_of_the_run(runs, capsys):
     assert [line[2] for line in lines[1:]] == [f"{step['return']:.2f}" for step in steps]
     # The last evaluation of the run itself was of the same weights, tasks and seed.
     assert json.loads((run / "eval" / "2.json").read_text()) == result
-    assert not list((run / "eval").glob("*.npz"))
+    assert not list(path.parent.glob(f"{path.stem}*.npz"))
 
 
 def test_episodes_seed_and_checkpoint(runs, capsys):

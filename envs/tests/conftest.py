@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import gin
@@ -7,6 +10,7 @@ import pytest
 import torch
 
 DATA = Path(__file__).parent / "data"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -93,3 +97,25 @@ def same():
             assert torch.equal(a[key], b[key]), key
 
     return check
+
+
+@pytest.fixture(scope="module")
+def gl():
+    """A back end that works here, in MUJOCO_GL."""
+    before = dict(os.environ)
+    os.environ.pop("PYOPENGL_PLATFORM", None)
+    said = []
+    for backend in ("egl", "osmesa"):
+        os.environ["MUJOCO_GL"] = backend
+        command = [sys.executable, "-m", "envs.camera"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        if done.returncode == 0:
+            told = json.loads(done.stdout)
+            assert told["seconds"] > 0 and told["drawn_by"]
+            yield backend
+            break
+        said.append(f"{backend}: {(done.stderr.splitlines() or ['nothing'])[-1]}")
+    os.environ.clear()
+    os.environ.update(before)
+    if len(said) == 2:
+        pytest.skip(f"no back end for pictures works here: {said}")
